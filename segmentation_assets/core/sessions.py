@@ -1,0 +1,229 @@
+"""What a session is, and which documents can be used as one.
+
+What belongs here: the columns of a session, the reasons for setting a document aside, and the builder that turns documents
+into columns. What does not: where documents come from (io/) and what is made of them (vectorize, cluster, label).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+MAX_QUERY_LENGTH = 512
+"""Characters. A longer 'query' is a pasted page or an attack, not a search."""
+
+MAX_ID_LENGTH = 512
+"""Bytes of UTF-8. Elasticsearch refuses a longer document id."""
+
+CLOCK_SKEW = timedelta(minutes=10)
+"""How far ahead of this machine's clock a timestamp may be before it counts as being in the future."""
+
+SESSION_SCHEMA = pa.schema(
+    [
+        ("session_id", pa.string()),
+        ("user_id", pa.string()),
+        ("search_query", pa.string()),
+        ("clicked_product_ids", pa.list_(pa.string())),
+        ("timestamp", pa.timestamp("ms", tz="UTC")),
+    ]
+)
+
+
+class Reason(StrEnum):
+    """Why a document was set aside."""
+
+    NOT_AN_OBJECT = "not_an_object"
+    NO_USER = "no_user"
+    EMPTY_QUERY = "empty_query"
+    QUERY_NOT_TEXT = "query_not_text"
+    QUERY_TOO_LONG = "query_too_long"
+    BAD_TIMESTAMP = "bad_timestamp"
+    FUTURE_TIMESTAMP = "future_timestamp"
+    BAD_CLICKS = "bad_clicks"
+    BAD_ID = "bad_id"
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The account of what was read: ``read == kept + sum(set_aside.values())``, always.
+
+    Attributes:
+        read: documents read.
+        kept: documents that became sessions.
+        set_aside: documents that could not be used, counted by reason.
+        examples: up to a few ids a reason, to look them up; ids only, no content.
+    """
+
+    read: int
+    kept: int
+    set_aside: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def set_aside_total(self) -> int:
+        """Documents set aside, over all reasons."""
+        return sum(self.set_aside.values())
+
+    def __add__(self, other: "Intake") -> "Intake":
+        examples = {
+            reason: (self.examples.get(reason, []) + other.examples.get(reason, []))[:EXAMPLES_PER_REASON]
+            for reason in self.examples | other.examples
+        }
+        return Intake(
+            self.read + other.read,
+            self.kept + other.kept,
+            dict(Counter(self.set_aside) + Counter(other.set_aside)),
+            examples,
+        )
+
+
+EXAMPLES_PER_REASON = 5
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions as columns, with the account of how they came in.
+
+    Attributes:
+        table: ``SESSION_SCHEMA``, one row a session, sorted by session_id.
+        intake: what was read, kept and set aside.
+    """
+
+    table: pa.Table
+    intake: Intake
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+
+def parse_timestamp(value: object) -> datetime | None:
+    """Turn what Elasticsearch's default date format accepts into an aware UTC datetime; None when it is not a time.
+
+    Accepted: ISO 8601 text (a date alone counts as midnight UTC, a missing zone as UTC), and epoch milliseconds as a number
+    or digits.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        if isinstance(value, int | float):
+            return _EPOCH + timedelta(milliseconds=value) if math.isfinite(value) else None
+        if isinstance(value, str):
+            text = value.strip()
+            # A bare year or a compact date is not epoch milliseconds: ask for at least ten digits.
+            if text.lstrip("-").isascii() and text.lstrip("-").isdigit() and len(text) >= 10:
+                return _EPOCH + timedelta(milliseconds=int(text))
+            parsed = datetime.fromisoformat(text)
+            return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+    return None
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def check_document(document: object, now: datetime) -> Reason | tuple[str, str, list[str], datetime]:
+    """Decide whether a document is a usable session.
+
+    Args:
+        document: the document as read from JSON.
+        now: aware datetime; a timestamp after ``now + CLOCK_SKEW`` is in the future.
+
+    Returns:
+        The reason it is set aside, or (user_id, search_query, clicked_product_ids, timestamp). The query has its white
+        space folded; a whole number as user or product id is taken as its digits; no clicks at all is an empty list.
+    """
+    if not isinstance(document, Mapping):
+        return Reason.NOT_AN_OBJECT
+    user = _as_id(document.get("user_id"))
+    if user is None:
+        return Reason.NO_USER
+    query = document.get("search_query")
+    if query is None:
+        return Reason.EMPTY_QUERY
+    if not isinstance(query, str):
+        return Reason.QUERY_NOT_TEXT
+    if len(query) > MAX_QUERY_LENGTH:
+        return Reason.QUERY_TOO_LONG
+    query = " ".join(query.split())
+    if not query:
+        return Reason.EMPTY_QUERY
+    if not _encodable(query):
+        return Reason.QUERY_NOT_TEXT
+    timestamp = parse_timestamp(document.get("timestamp"))
+    if timestamp is None:
+        return Reason.BAD_TIMESTAMP
+    if timestamp > now + CLOCK_SKEW:
+        return Reason.FUTURE_TIMESTAMP
+    clicks = _as_ids(document.get("clicked_product_ids"))
+    if clicks is None:
+        return Reason.BAD_CLICKS
+    return user, query, clicks, timestamp
+
+
+def _as_id(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not _encodable(value):
+        return None
+    value = value.strip()
+    return value if value and len(value.encode()) <= MAX_ID_LENGTH else None
+
+
+def _as_ids(value: object) -> list[str] | None:
+    if value is None:
+        return []
+    values = value if isinstance(value, list) else [value]
+    ids = [_as_id(item) for item in values]
+    return None if None in ids else [i for i in ids if i is not None]
+
+
+def _encodable(text: str) -> bool:
+    """Lone surrogates survive JSON but neither UTF-8 nor Arrow."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class SessionBuilder:
+    """Turns documents into columns, one at a time, keeping the account.
+
+    Args:
+        now: aware datetime, see ``check_document``.
+    """
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._columns: dict[str, list[Any]] = {name: [] for name in SESSION_SCHEMA.names}
+        self._set_aside: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+        self._read = 0
+
+    def add(self, session_id: object, document: object) -> Reason | None:
+        """Keep the document as a session, or set it aside and return why."""
+        self._read += 1
+        key = _as_id(session_id)
+        checked = check_document(document, self._now) if key is not None else Reason.BAD_ID
+        if isinstance(checked, Reason):
+            self._set_aside[checked.value] += 1
+            examples = self._examples.setdefault(checked.value, [])
+            if len(examples) < EXAMPLES_PER_REASON:
+                examples.append(str(session_id)[:64])
+            return checked
+        for column, value in zip(self._columns.values(), (key, *checked), strict=True):
+            column.append(value)
+        return None
+
+    def finish(self) -> Sessions:
+        """Return the sessions, sorted by id, so that the order they arrived in changes nothing downstream."""
+        table = pa.table(self._columns, schema=SESSION_SCHEMA).sort_by("session_id")
+        return Sessions(table, Intake(self._read, table.num_rows, dict(self._set_aside), dict(self._examples)))
