@@ -1,18 +1,20 @@
 """What a session is, and which documents can be used as one.
 
-What belongs here: the columns of a session, the reasons for setting a document aside, and the builder that turns documents
-into columns. What does not: where documents come from (io/) and what is made of them (vectorize, cluster, label).
+What belongs here: the columns of a session, the reasons for setting a document aside, and the builder that turns
+documents into columns. What does not: where documents come from (io/) and what is made of them (vectorize, cluster,
+label).
 """
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 MAX_QUERY_LENGTH = 512
 """Characters. A longer 'query' is a pasted page or an attack, not a search."""
@@ -104,8 +106,8 @@ class Sessions:
 def parse_timestamp(value: object) -> datetime | None:
     """Turn what Elasticsearch's default date format accepts into an aware UTC datetime; None when it is not a time.
 
-    Accepted: ISO 8601 text (a date alone counts as midnight UTC, a missing zone as UTC), and epoch milliseconds as a number
-    or digits.
+    Accepted: ISO 8601 text (a date alone counts as midnight UTC, a missing zone as UTC), and epoch milliseconds as a
+    number or digits.
     """
     if isinstance(value, bool):
         return None
@@ -142,7 +144,7 @@ def check_document(document: object, now: datetime) -> Reason | tuple[str, str, 
     """
     if not isinstance(document, Mapping):
         return Reason.NOT_AN_OBJECT
-    user = _as_id(document.get("user_id"))
+    user = usable_id(document.get("user_id"))
     if user is None:
         return Reason.NO_USER
     query = document.get("search_query")
@@ -168,7 +170,8 @@ def check_document(document: object, now: datetime) -> Reason | tuple[str, str, 
     return user, query, clicks, timestamp
 
 
-def _as_id(value: object) -> str | None:
+def usable_id(value: object) -> str | None:
+    """Return the value as an id (digits for a whole number, no outer white space), or None when it cannot be one."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not _encodable(value):
@@ -181,7 +184,7 @@ def _as_ids(value: object) -> list[str] | None:
     if value is None:
         return []
     values = value if isinstance(value, list) else [value]
-    ids = [_as_id(item) for item in values]
+    ids = [usable_id(item) for item in values]
     return None if None in ids else [i for i in ids if i is not None]
 
 
@@ -205,13 +208,20 @@ class SessionBuilder:
         self._now = now
         self._columns: dict[str, list[Any]] = {name: [] for name in SESSION_SCHEMA.names}
         self._set_aside: Counter[str] = Counter()
+        self._document_ids: list[str | None] = []
         self._examples: dict[str, list[str]] = {}
         self._read = 0
 
-    def add(self, session_id: object, document: object) -> Reason | None:
-        """Keep the document as a session, or set it aside and return why."""
+    def add(self, session_id: object, document: object, document_id: str | None = None) -> Reason | None:
+        """Keep the document as a session, or set it aside and return why.
+
+        Args:
+            session_id: the id the session is to have.
+            document: see ``check_document``.
+            document_id: unique name of the document; becomes the session's id when two documents claim one session_id.
+        """
         self._read += 1
-        key = _as_id(session_id)
+        key = usable_id(session_id)
         checked = check_document(document, self._now) if key is not None else Reason.BAD_ID
         if isinstance(checked, Reason):
             self._set_aside[checked.value] += 1
@@ -221,9 +231,44 @@ class SessionBuilder:
             return checked
         for column, value in zip(self._columns.values(), (key, *checked), strict=True):
             column.append(value)
+        self._document_ids.append(document_id)
         return None
 
     def finish(self) -> Sessions:
         """Return the sessions, sorted by id, so that the order they arrived in changes nothing downstream."""
-        table = pa.table(self._columns, schema=SESSION_SCHEMA).sort_by("session_id")
-        return Sessions(table, Intake(self._read, table.num_rows, dict(self._set_aside), dict(self._examples)))
+        return merge([self])
+
+
+def merge(builders: Sequence[SessionBuilder]) -> Sessions:
+    """Return what several builders (one a slice of the index) collected as one, sorted by id, every id once.
+
+    Documents that claim the same session_id are all kept, each under its document_id: none is dropped, and the choice
+    does not depend on the order they arrived in.
+    """
+    table = pa.concat_tables([pa.table(b._columns, schema=SESSION_SCHEMA) for b in builders])
+    ids = table.column("session_id").combine_chunks()
+    if pc.count_distinct(ids).as_py() < len(ids):
+        own = [document_id for b in builders for document_id in b._document_ids]
+        table = table.set_column(
+            0, SESSION_SCHEMA.field("session_id"), pa.array(_unique(ids.to_pylist(), own), pa.string())
+        )
+    intake = sum(
+        (Intake(b._read, len(b._document_ids), dict(b._set_aside), b._examples) for b in builders), Intake(0, 0)
+    )
+    return Sessions(table.sort_by("session_id").combine_chunks(), intake)
+
+
+def _unique(ids: list[str], document_ids: list[str | None]) -> list[str]:
+    """Replace the ids that occur more than once by the document's own, until every id occurs once."""
+    ids = list(ids)
+    while True:
+        counts = Counter(ids)
+        clashes = [
+            (row, own)
+            for row, (key, own) in enumerate(zip(ids, document_ids, strict=True))
+            if counts[key] > 1 and own is not None and own != key
+        ]
+        if not clashes:  # every id once, or nothing known that could tell the rest apart
+            return ids
+        for row, own in clashes:
+            ids[row] = own

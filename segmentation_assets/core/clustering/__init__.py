@@ -1,0 +1,12 @@
+"""Clusterers behind one small contract, and the choice of the number of clusters.
+
+What belongs here: one file for each method, and ``METHODS``, where its name is given. What does not: names of segments, storage.
+"""
+
+from segmentation_assets.core.clustering.base import Clusterer, Partition, nearest
+from segmentation_assets.core.clustering.kmeans import TextbookKMeans
+from segmentation_assets.core.clustering.spherical import SphericalKMeans
+
+METHODS: dict[str, Clusterer] = {method.name: method for method in (SphericalKMeans(), TextbookKMeans())}
+
+__all__ = ["METHODS", "Clusterer", "Partition", "nearest"]

@@ -1,0 +1,84 @@
+"""What a clusterer is.
+
+What belongs here: the contract and the one rule by which a row is assigned to a centre. What does not: any method.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+Metric = Literal["cosine", "euclidean"]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A clustering of weighted rows.
+
+    Attributes:
+        centers: (k, n_terms) float64.
+        labels: (n,) int32 in 0..k-1.
+        objective: what the method minimized; smaller is better, comparable only within one method and one data set.
+    """
+
+    centers: NDArray[np.float64]
+    labels: NDArray[np.int32]
+    objective: float
+
+
+class Clusterer(Protocol):
+    """One way to find k clusters. Deterministic: same rows, weights, k, n_init and seed, same partition."""
+
+    @property
+    def name(self) -> str:
+        """The name users choose it by."""
+
+    @property
+    def metric(self) -> Metric:
+        """The measure by which a row belongs to its nearest centre."""
+
+    def fit(self, rows: csr_matrix, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
+        """Cluster (n, n_terms) unit rows, n >= k distinct ones, none of them zero, by (n,) positive weights."""
+
+
+def nearest(
+    rows: csr_matrix, centers: NDArray[np.float64], metric: Metric
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Assign rows to centres.
+
+    Args:
+        rows: (n, n_terms) CSR, unit or zero rows.
+        centers: (k, n_terms), k >= 2.
+        metric: how near is measured.
+
+    Returns:
+        labels (n,) int32, -1 for a row that has nothing in common with any vocabulary (zero row), or, by cosine, with any
+        centre; confidence (n,) float32 in 0..1: how far the nearest centre is ahead of the second, 0 for a tie or no
+        cluster, 1 when nothing speaks for the second. By cosine ``1 - second / first`` similarity, by Euclidean distance
+        ``1 - first / second`` distance.
+    """
+    similarity = np.asarray(rows @ centers.T)
+    index = np.arange(similarity.shape[0])
+    if metric == "cosine":
+        score = np.maximum(similarity, 0.0)
+        labels = score.argmax(axis=1).astype(np.int32)
+        first = score[index, labels]
+        score[index, labels] = -1.0
+        second = score.max(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            confidence = 1 - second / first
+        labels[first <= 0] = -1
+    else:
+        squared = np.asarray(rows.multiply(rows).sum(axis=1)).reshape(-1, 1)
+        distance = np.sqrt(np.maximum(squared - 2 * similarity + (centers**2).sum(axis=1), 0.0))
+        labels = distance.argmin(axis=1).astype(np.int32)
+        first = distance[index, labels]
+        distance[index, labels] = np.inf
+        second = distance.min(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            confidence = np.where(second > 0, 1 - first / second, 0.0)
+    labels[np.diff(rows.indptr) == 0] = -1
+    confidence = np.where(labels >= 0, np.nan_to_num(confidence), 0.0)
+    return labels, np.clip(confidence, 0.0, 1.0).astype(np.float32)

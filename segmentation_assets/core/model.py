@@ -1,0 +1,254 @@
+"""The cluster model: fitting it, choosing k, and carrying cluster ids over from the model before.
+
+What belongs here: from TF-IDF rows to numbered clusters. What does not: the methods themselves (clustering/) and what the
+clusters are called (labels).
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_matrix
+from sklearn.metrics import silhouette_score
+
+from segmentation_assets.core.clustering import METHODS, nearest
+from segmentation_assets.core.settings import ClusterSettings, VectorSettings
+from segmentation_assets.core.vectorize import TfidfMatrix, transform
+from segmentation_assets.errors import SegmentsError
+
+SILHOUETTE_SAMPLE = 2_000
+"""Distinct queries that 'auto' compares pairwise; more costs quadratically."""
+
+MATCH_SHARE = 0.25
+"""Two clusters are one and the same when they share this part of their sessions (intersection over union). Below it the
+new cluster gets a new id: better a gap than an old number on different people."""
+
+
+class TooFewQueriesError(SegmentsError):
+    """There are fewer different queries than clusters."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a model differs from the one before.
+
+    Attributes:
+        previous_version: the model compared with; None for a first model.
+        kept: cluster ids that were carried over.
+        new: cluster ids that match none of the previous model.
+        retired: ids of the previous model that match none of this one.
+        changed_share: share of the sessions clustered by both models whose cluster id differs; 0 for a first model.
+    """
+
+    previous_version: str | None
+    kept: list[int]
+    new: list[int]
+    retired: list[int]
+    changed_share: float
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """A fitted model, with the cluster of every distinct query it was fitted on.
+
+    Attributes:
+        method: name of the clusterer.
+        settings: what it was fitted with.
+        vector_settings: how queries became rows.
+        terms: (n_terms,) vocabulary.
+        idf: (n_terms,) float64.
+        centers: (k, n_terms) float64.
+        cluster_ids: (k,) int32, the id of each centre's cluster; stable from model to model.
+        next_id: the id the next new cluster will get; never reused.
+        labels: (n_distinct,) int32 cluster id of each distinct query; -1 is no cluster.
+        confidence: (n_distinct,) float32 in 0..1, see ``clustering.nearest``.
+        sizes: sessions in each cluster, in the order of ``cluster_ids``.
+        unclustered: sessions without a known term.
+        objective: what the method minimized.
+        k_curve: mean silhouette by k where k was 'auto'; else empty.
+        change: against the previous model.
+        version: a digest of all that determines an assignment; the same for the same model.
+    """
+
+    method: str
+    settings: ClusterSettings
+    vector_settings: VectorSettings
+    terms: pa.Array
+    idf: NDArray[np.float64]
+    centers: NDArray[np.float64]
+    cluster_ids: NDArray[np.int32]
+    next_id: int
+    labels: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    sizes: list[int]
+    unclustered: int
+    objective: float
+    k_curve: dict[int, float]
+    change: Change
+    version: str
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+        return len(self.cluster_ids)
+
+    def assign(self, rows: csr_matrix) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Cluster id and confidence of (n, n_terms) rows in this model's vocabulary; -1 is no cluster."""
+        index, confidence = nearest(rows, self.centers, METHODS[self.method].metric)
+        return np.where(index >= 0, self.cluster_ids[index], -1).astype(np.int32), confidence
+
+    def predict(self, queries: list[str]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Cluster id and confidence of any queries, seen before or not."""
+        return self.assign(transform(queries, self.terms, self.idf, self.vector_settings))
+
+
+def fit(tfidf: TfidfMatrix, settings: ClusterSettings, previous: ClusterModel | None = None) -> ClusterModel:
+    """Fit a model and number its clusters.
+
+    Queries without a known term take no part and belong to no cluster (-1). The rows are the sorted distinct queries, so
+    the order of the sessions changes nothing. A first model numbers its clusters by size; a later one keeps the ids of the
+    clusters it can match with ``previous``, which is asked to assign the same queries (Kuhn 1955, the Hungarian method).
+
+    Raises:
+        TooFewQueriesError: fewer different usable queries than clusters.
+    """
+    usable = np.flatnonzero(tfidf.known)
+    rows = tfidf.matrix[usable]
+    weights = tfidf.counts[usable].astype(np.float64)
+    different = _count_different(rows)
+    clusterer = METHODS[settings.method]
+    curve: dict[int, float] = {}
+    if settings.k == "auto":
+        candidates = [k for k in range(settings.k_min, settings.k_max + 1) if k < different]
+        if not candidates:
+            raise _too_few(different, settings.k_min, tfidf)
+        partitions = {
+            k: clusterer.fit(rows, weights, k, n_init=settings.n_init, seed=settings.seed) for k in candidates
+        }
+        curve = {k: _silhouette(rows, weights, part.labels, settings.seed) for k, part in partitions.items()}
+        partition = partitions[max(curve, key=lambda k: (curve[k], -k))]
+    else:
+        if different < settings.k:
+            raise _too_few(different, settings.k, tfidf)
+        partition = clusterer.fit(rows, weights, settings.k, n_init=settings.n_init, seed=settings.seed)
+
+    # The clusterer's own labels end one half-step before its centres; assigning by the centres makes what is published
+    # exactly what predict() would say.
+    index, confidence = nearest(tfidf.matrix, partition.centers, clusterer.metric)
+    sessions = tfidf.counts.astype(np.float64)
+    sizes = np.bincount(index[index >= 0], weights=sessions[index >= 0], minlength=len(partition.centers)).astype(
+        np.int64
+    )
+    by_size = np.lexsort((np.arange(len(sizes)), -sizes))
+    rank = np.empty(len(sizes), dtype=np.int32)
+    rank[by_size] = np.arange(len(sizes), dtype=np.int32)
+    index = np.where(index >= 0, rank[index], -1)
+    model = ClusterModel(
+        method=settings.method,
+        settings=settings,
+        vector_settings=tfidf.settings,
+        terms=tfidf.terms,
+        idf=tfidf.idf,
+        centers=partition.centers[by_size],
+        cluster_ids=np.arange(len(sizes), dtype=np.int32),
+        next_id=len(sizes),
+        labels=index.astype(np.int32),
+        confidence=confidence,
+        sizes=[int(size) for size in sizes[by_size]],
+        unclustered=int(tfidf.counts[index < 0].sum()),
+        objective=partition.objective,
+        k_curve=curve,
+        change=Change(None, [], list(range(len(sizes))), [], 0.0),
+        version="",
+    )
+    if previous is not None:
+        model = _carry_ids_over(model, previous, tfidf)
+    return replace(model, version=_digest(model))
+
+
+def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
+    before, _ = previous.predict(tfidf.queries.to_pylist())
+    sessions = tfidf.counts
+    overlap = np.zeros((model.k, previous.k))
+    for new in range(model.k):
+        for old in range(previous.k):
+            mine, theirs = model.labels == new, before == previous.cluster_ids[old]
+            union = sessions[mine | theirs].sum()
+            overlap[new, old] = sessions[mine & theirs].sum() / union if union else 0.0
+    pairs = [
+        (int(new), int(old))
+        for new, old in zip(*linear_sum_assignment(-overlap), strict=True)
+        if overlap[new, old] >= MATCH_SHARE
+    ]
+    ids = np.full(model.k, -1, dtype=np.int32)
+    for new, old in pairs:
+        ids[new] = previous.cluster_ids[old]
+    fresh = np.flatnonzero(ids < 0)
+    ids[fresh] = previous.next_id + np.arange(len(fresh))
+    labels = np.where(model.labels >= 0, ids[model.labels], -1).astype(np.int32)
+    both = (labels >= 0) & (before >= 0)
+    in_both = sessions[both].sum()
+    changed = float(sessions[both & (labels != before)].sum() / in_both) if in_both else 0.0
+    kept = sorted(int(previous.cluster_ids[old]) for _, old in pairs)
+    order = np.argsort(ids, kind="stable")
+    return replace(
+        model,
+        centers=model.centers[order],
+        cluster_ids=ids[order],
+        sizes=[model.sizes[i] for i in order],
+        next_id=previous.next_id + len(fresh),
+        labels=labels,
+        change=Change(
+            previous_version=previous.version,
+            kept=kept,
+            new=sorted(int(i) for i in ids[fresh]),
+            retired=sorted(set(previous.cluster_ids.tolist()) - set(kept)),
+            changed_share=changed,
+        ),
+    )
+
+
+def _silhouette(rows: csr_matrix, weights: NDArray[np.float64], labels: NDArray[np.int32], seed: int) -> float:
+    """Mean silhouette (Rousseeuw 1987) by cosine on a sample drawn by weight; -1 where the sample has one cluster only."""
+    sample = np.random.default_rng(seed).choice(
+        len(weights), size=min(len(weights), SILHOUETTE_SAMPLE), p=weights / weights.sum()
+    )
+    sample = np.unique(sample)
+    if not 1 < len(np.unique(labels[sample])) < len(sample):
+        return -1.0
+    return float(silhouette_score(rows[sample], labels[sample], metric="cosine"))
+
+
+def _count_different(rows: csr_matrix) -> int:
+    """Different rows: two queries that differ in case or word order are one row twice."""
+    keys = {
+        (rows.indices[a:b].tobytes(), rows.data[a:b].round(12).tobytes())
+        for a, b in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+    }
+    return len(keys)
+
+
+def _too_few(different: int, k: int, tfidf: TfidfMatrix) -> TooFewQueriesError:
+    return TooFewQueriesError(
+        f"{k} clusters need at least {k} different queries, and there are {different} "
+        f"(in {int(tfidf.counts.sum())} sessions with {len(tfidf.queries)} distinct query texts, "
+        f"{int(tfidf.counts[~tfidf.known].sum())} sessions without a known term).",
+        "Read more sessions, or lower clusters.k.",
+    )
+
+
+def _digest(model: ClusterModel) -> str:
+    digest = hashlib.sha256()
+    for part in (
+        model.settings.model_dump_json(),
+        model.vector_settings.model_dump_json(),
+        "\0".join(model.terms.to_pylist()),
+        model.idf.tobytes(),
+        np.ascontiguousarray(model.centers).tobytes(),
+        model.cluster_ids.tobytes(),
+    ):
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,176 @@
+"""Pictures of a segmentation, as PNG bytes.
+
+What belongs here: figures drawn from core's own types. What does not: where a picture is shown. Figures are made without
+pyplot, whose global state is not safe in a server with threads.
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from segmentation_assets.core.labels import OTHER, LabeledSegments
+from segmentation_assets.core.model import ClusterModel
+from segmentation_assets.core.vectorize import TfidfMatrix
+
+MAP_POINTS = 2_000
+"""Distinct queries drawn on the map; more would be a blot."""
+
+_PALETTE = ("#2563eb", "#d97706", "#db2777", "#059669", "#7c3aed", "#0891b2", "#65a30d", "#dc2626")
+_GREY = "#94a3b8"
+_INK = "#1e293b"
+
+
+def segment_colors(segments: Sequence[str]) -> dict[str, str]:
+    """A colour for each segment, the same for the same set of names; ``other`` is grey."""
+    named = sorted(set(segments) - {OTHER})
+    return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(named)} | {OTHER: _GREY}
+
+
+def segment_sizes(summary: pd.DataFrame) -> bytes:
+    """Bars: sessions and users of each segment (``labels.summarize``)."""
+    figure, axes = _figure(7.0, 0.9 + 0.55 * max(len(summary), 1))
+    colors = segment_colors(summary["segment"])
+    position = np.arange(len(summary))[::-1]
+    axes.barh(position + 0.19, summary["sessions"], height=0.36, color=[colors[name] for name in summary["segment"]])
+    axes.barh(
+        position - 0.19, summary["users"], height=0.36, color=[colors[name] for name in summary["segment"]], alpha=0.45
+    )
+    for y, sessions, users, share in zip(
+        position, summary["sessions"], summary["users"], summary["share"], strict=True
+    ):
+        axes.text(sessions, y + 0.19, f" {sessions:,} sessions ({share:.0%})", va="center", fontsize=8, color=_INK)
+        axes.text(users, y - 0.19, f" {users:,} users", va="center", fontsize=8, color=_INK)
+    axes.set_yticks(position, _plain(summary["segment"]))
+    axes.set_xlim(0, max(summary["sessions"].max() if len(summary) else 1, 1) * 1.28)
+    axes.set_title("Sessions and users by segment", loc="left", fontsize=11)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks([])
+    return _png(figure)
+
+
+def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments, seed: int) -> bytes:
+    """Scatter: distinct queries, near each other when they are alike to the same cluster centres.
+
+    The coordinates are the first two principal components of each query's cosine similarity to every centre, so distance
+    from the crowd means clear membership; the size of a dot grows with the number of sessions.
+    """
+    figure, axes = _figure(7.0, 5.2)
+    segment_of = {entry.cluster: entry.segment for entry in labeled.labels} | {-1: OTHER}
+    members = np.flatnonzero(model.labels >= 0)
+    if len(members) > MAP_POINTS:
+        weights = tfidf.counts[members] / tfidf.counts[members].sum()
+        members = np.sort(np.random.default_rng(seed).choice(members, MAP_POINTS, replace=False, p=weights))
+    norms = np.linalg.norm(model.centers, axis=1, keepdims=True)
+    similarity = np.asarray(tfidf.matrix[members] @ (model.centers / np.where(norms > 0, norms, 1)).T)
+    centered = similarity - similarity.mean(axis=0)
+    _, _, axis = np.linalg.svd(centered, full_matrices=False)
+    xy = centered @ axis[:2].T
+    colors = segment_colors([entry.segment for entry in labeled.labels])
+    size = 6 + 10 * np.log1p(tfidf.counts[members])
+    markers = "osD^vP*XhH<>"
+    for index, entry in enumerate(labeled.labels):
+        mine = model.labels[members] == entry.cluster
+        if not mine.any():
+            continue
+        segment = segment_of[entry.cluster]
+        axes.scatter(
+            xy[mine, 0], xy[mine, 1], s=size[mine], color=colors[segment], alpha=0.45, linewidths=0,
+            marker=markers[index % len(markers)], label=f"{entry.cluster}: {segment}",
+        )  # fmt: skip
+        x, y = xy[mine].mean(axis=0)
+        words = ", ".join(list(entry.top_terms)[:3])
+        axes.annotate(
+            _plain([words])[0], (x, y), fontsize=8, color=_INK, ha="center",
+            bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": colors[segment], "alpha": 0.9},
+        )  # fmt: skip
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(f"{len(members):,} distinct queries by likeness to the cluster centres", loc="left", fontsize=11)
+    axes.legend(
+        fontsize=8,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.02),
+        ncols=3,
+        title="cluster: segment",
+        title_fontsize=8,
+    )
+    return _png(figure)
+
+
+def cluster_terms(labeled: LabeledSegments) -> bytes:
+    """Small bars, one panel a cluster: its heaviest terms and their mean TF-IDF weight."""
+    labels = labeled.labels
+    columns = min(3, max(len(labels), 1))
+    rows = -(-len(labels) // columns) or 1
+    figure = Figure(figsize=(3.1 * columns, 2.3 * rows), layout="constrained")
+    colors = segment_colors([entry.segment for entry in labels])
+    for index, entry in enumerate(labels):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        terms = list(entry.top_terms.items())[:8][::-1]
+        axes.barh(range(len(terms)), [weight for _, weight in terms], color=colors[entry.segment])
+        axes.set_yticks(range(len(terms)), _plain([term for term, _ in terms]), fontsize=8)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_title(f"{entry.cluster}: {entry.segment} ({entry.sessions:,})", fontsize=9, loc="left")
+        _strip(axes)
+    return _png(figure)
+
+
+def vocabulary(tfidf: TfidfMatrix, top: int = 20) -> bytes:
+    """Bars: the terms that occur in the most sessions."""
+    frequency = np.asarray(tfidf.counts @ (tfidf.matrix > 0)).ravel()
+    order = np.argsort(-frequency, kind="stable")[:top][::-1]
+    figure, axes = _figure(6.0, 0.8 + 0.22 * len(order))
+    terms = tfidf.terms.take(order).to_pylist()
+    axes.barh(range(len(order)), frequency[order], color=_PALETTE[0])
+    axes.set_yticks(range(len(order)), _plain(terms), fontsize=8)
+    axes.set_title("Sessions that hold a term", loc="left", fontsize=11)
+    return _png(figure)
+
+
+def k_curve(curve: dict[int, float], chosen: int) -> bytes:
+    """Line: mean silhouette by number of clusters, the chosen one marked."""
+    figure, axes = _figure(6.0, 3.0)
+    axes.plot(list(curve), list(curve.values()), marker="o", color=_PALETTE[0])
+    axes.axvline(chosen, color=_PALETTE[1], linestyle="--")
+    axes.set_xlabel("k")
+    axes.set_ylabel("mean silhouette (cosine)")
+    axes.set_title(f"Choice of k: {chosen}", loc="left", fontsize=11)
+    return _png(figure)
+
+
+def sessions_over_time(timestamps: pd.Series) -> bytes:
+    """Bars: sessions by day (by month where there are many days)."""
+    figure, axes = _figure(7.0, 2.4)
+    days = timestamps.dt.floor("D")
+    by = days if days.nunique() <= 120 else timestamps.dt.tz_localize(None).dt.to_period("M").dt.to_timestamp()
+    counts = by.value_counts().sort_index()
+    axes.bar(counts.index, counts.to_numpy(), width=0.9 if by is days else 25, color=_PALETTE[0])
+    axes.set_title("Sessions over time", loc="left", fontsize=11)
+    axes.tick_params(labelsize=8)
+    return _png(figure)
+
+
+def _figure(width: float, height: float):  # type: ignore[no-untyped-def]  # matplotlib ships no types we check against
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    _strip(axes)
+    return figure, axes
+
+
+def _strip(axes) -> None:  # type: ignore[no-untyped-def]
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plain(texts: Sequence[str]) -> list[str]:
+    """Labels as they stand: a '$' in somebody's query must not start a formula."""
+    return [str(text).replace("$", r"\$")[:60] for text in texts]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
+    return buffer.getvalue()

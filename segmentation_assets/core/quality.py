@@ -1,0 +1,190 @@
+"""The numbers that say whether a segmentation may be served, and their comparison with the bounds.
+
+What belongs here: one function a check, from data to a ``CheckOutcome``. The asset checks show these outcomes, and the publish
+guard refuses by the very same ones. What does not: Dagster, and any choice of a bound (settings).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+
+from segmentation_assets.core.labels import OTHER, LabeledSegments, dominant_segments
+from segmentation_assets.core.sessions import Intake
+from segmentation_assets.core.settings import (
+    CheckSettings,
+    ClusterBalanceBounds,
+    LabelCoverageBounds,
+    SessionValidityBounds,
+    Severity,
+)
+from segmentation_assets.errors import SegmentsError
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """A check's verdict with all it rests on.
+
+    Attributes:
+        name: of the check.
+        passed: whether every number is within its bound.
+        severity: what a failure means: ERROR stops, WARN is shown.
+        values: the numbers, and the bounds they were compared with.
+        message: what failed and by how much; empty when it passed.
+    """
+
+    name: str
+    passed: bool
+    severity: Severity
+    values: dict[str, float | int | str]
+    message: str = ""
+
+
+class PublishRefusedError(SegmentsError):
+    """A blocking check does not hold, so nothing was published."""
+
+
+def sessions_accounted(intake: Intake) -> CheckOutcome:
+    """Nothing is lost on the way in: read = kept + set aside."""
+    missing = intake.read - intake.kept - intake.set_aside_total
+    return _outcome(
+        "sessions_accounted",
+        "ERROR",
+        {"read": intake.read, "kept": intake.kept, "set_aside": intake.set_aside_total},
+        [
+            f"read {intake.read} documents but kept {intake.kept} and set {intake.set_aside_total} aside: {abs(missing)} unaccounted"
+        ]
+        if missing
+        else [],
+    )
+
+
+def session_validity(intake: Intake, bounds: SessionValidityBounds) -> CheckOutcome:
+    """Most documents are usable sessions."""
+    share = intake.set_aside_total / intake.read if intake.read else 0.0
+    problems = []
+    if intake.kept == 0:
+        problems.append("no usable session")
+    if share > bounds.max_set_aside_share:
+        reasons = ", ".join(
+            f"{reason} {n}" for reason, n in sorted(intake.set_aside.items(), key=lambda item: -item[1])
+        )
+        problems.append(
+            f"{share:.1%} of the documents were set aside, over {bounds.max_set_aside_share:.1%} ({reasons})"
+        )
+    return _outcome(
+        "session_validity",
+        bounds.severity,
+        {
+            "set_aside_share": round(share, 6),
+            "max_set_aside_share": bounds.max_set_aside_share,
+            **{f"set_aside_{reason}": n for reason, n in sorted(intake.set_aside.items())},
+        },
+        problems,
+    )
+
+
+def cluster_balance(sizes: Sequence[int], unclustered: int, bounds: ClusterBalanceBounds) -> CheckOutcome:
+    """No cluster swallows the rest, none is a crumb, and most sessions are in one.
+
+    Args:
+        sizes: sessions in each cluster, empty ones included.
+        unclustered: sessions in no cluster.
+        bounds: see ``ClusterBalanceBounds``.
+    """
+    clustered = sum(sizes)
+    largest = max(sizes, default=0) / clustered if clustered else 0.0
+    smallest = min(sizes, default=0) / clustered if clustered else 0.0
+    outside = unclustered / (clustered + unclustered) if clustered + unclustered else 1.0
+    problems = []
+    if largest > bounds.max_share:
+        problems.append(
+            f"the largest cluster holds {largest:.1%} of the clustered sessions, over {bounds.max_share:.1%}"
+        )
+    if smallest < bounds.min_share:
+        problems.append(
+            f"the smallest cluster holds {smallest:.2%} of the clustered sessions, under {bounds.min_share:.2%}"
+        )
+    if outside > bounds.max_unclustered_share:
+        problems.append(f"{outside:.1%} of the sessions are in no cluster, over {bounds.max_unclustered_share:.1%}")
+    return _outcome(
+        "cluster_balance",
+        bounds.severity,
+        {
+            "clusters": len(sizes),
+            "largest_share": round(largest, 6),
+            "max_share": bounds.max_share,
+            "smallest_share": round(smallest, 6),
+            "min_share": bounds.min_share,
+            "unclustered_share": round(outside, 6),
+            "max_unclustered_share": bounds.max_unclustered_share,
+        },
+        problems,
+    )
+
+
+def label_coverage(labeled: LabeledSegments, bounds: LabelCoverageBounds) -> CheckOutcome:
+    """Enough sessions and users are in a segment with a name."""
+    sessions = labeled.table.num_rows
+    named = pc.sum(pc.not_equal(labeled.table["segment"], OTHER)).as_py() or 0
+    users = dominant_segments(labeled.table)
+    named_users = pc.sum(pc.not_equal(users["segment"], OTHER)).as_py() or 0
+    session_share = named / sessions if sessions else 0.0
+    user_share = named_users / users.num_rows if users.num_rows else 0.0
+    problems = []
+    if session_share < bounds.min_session_share:
+        problems.append(
+            f"{session_share:.1%} of the sessions are in a named segment, under {bounds.min_session_share:.1%}"
+        )
+    if user_share < bounds.min_user_share:
+        problems.append(f"{user_share:.1%} of the users are in a named segment, under {bounds.min_user_share:.1%}")
+    return _outcome(
+        "label_coverage",
+        bounds.severity,
+        {
+            "session_share": round(session_share, 6),
+            "min_session_share": bounds.min_session_share,
+            "user_share": round(user_share, 6),
+            "min_user_share": bounds.min_user_share,
+        },
+        problems,
+    )
+
+
+def published_complete(labelled: int, published: int) -> CheckOutcome:
+    """What readers see is all that was labelled."""
+    return _outcome(
+        "published_complete",
+        "ERROR",
+        {"labelled": labelled, "published": published},
+        [] if labelled == published else [f"{labelled} sessions were labelled and {published} documents are published"],
+    )
+
+
+def publish_gate(labeled: LabeledSegments, checks: CheckSettings) -> list[CheckOutcome]:
+    """Every check that must hold before publishing, computed anew from the very data that is to be published."""
+    sizes = [entry.sessions for entry in labeled.labels]
+    return [
+        sessions_accounted(labeled.intake),
+        session_validity(labeled.intake, checks.session_validity),
+        cluster_balance(sizes, labeled.unclustered, checks.cluster_balance),
+        label_coverage(labeled, checks.label_coverage),
+    ]
+
+
+def require_publishable(outcomes: list[CheckOutcome]) -> None:
+    """Let through what passed.
+
+    Raises:
+        PublishRefusedError: an outcome of severity ERROR failed; says which, and by how much.
+    """
+    failed = [outcome for outcome in outcomes if not outcome.passed and outcome.severity == "ERROR"]
+    if failed:
+        raise PublishRefusedError(
+            "Not published: " + "; ".join(f"{outcome.name}: {outcome.message}" for outcome in failed) + ".",
+            "Readers keep the segments published before. Mend the data or the settings and materialize the graph again.",
+        )
+
+
+def _outcome(name: str, severity: Severity, values: dict[str, float | int | str], problems: list[str]) -> CheckOutcome:
+    return CheckOutcome(name, not problems, severity, values, "; ".join(problems))

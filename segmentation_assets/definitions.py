@@ -1,0 +1,29 @@
+"""The Dagster entry point."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from segmentation_assets.defs import automation, clusters, publishing, segments, sessions, vectors
+from segmentation_assets.defs.resources import build_resources
+
+STAGES = [sessions, vectors, clusters, segments, publishing, automation]
+
+
+def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All definitions; ``resources`` replaces some by name, which is how tests put their own in."""
+    loaded = dg.load_definitions_from_modules(
+        STAGES,
+        resources=build_resources() | dict(resources or {}),
+        # The steps share one process: importing scikit-learn and pandas anew for each costs more than the work itself.
+        executor=dg.multiprocess_executor if os.environ.get("SEGMENTS_EXECUTOR") == "multiprocess" else dg.in_process_executor,
+    )
+    return automation.with_policies(loaded)
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    """Loaded by Dagster; nothing is built, and no environment is read, before it asks."""
+    return build_definitions()

@@ -1,0 +1,105 @@
+"""What runs by itself: a job, two schedules, two sensors, freshness and automation conditions.
+
+What belongs here: when things run and who is told. What does not: what runs. Everything that starts runs is off until somebody
+switches it on; only the failure alert is on, because it starts nothing.
+"""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from segmentation_assets.core.arrivals import look
+from segmentation_assets.defs.resources import Alert, ElasticsearchResource, SettingsResource
+from segmentation_assets.io.elasticsearch import ClusterUnreachable, IndexMissing
+from segmentation_assets.io.session_store import sessions_state
+
+ROOT = "raw_sessions"
+
+segmentation = dg.define_asset_job(
+    "segmentation", selection=dg.AssetSelection.groups("segmentation"), description="From sessions to published segments, with all checks."
+)
+
+hourly = dg.ScheduleDefinition(
+    name="hourly", job=segmentation, cron_schedule="5 * * * *", description="Every hour, five minutes past. Off until switched on."
+)
+
+daily = dg.ScheduleDefinition(
+    name="daily", job=segmentation, cron_schedule="30 3 * * *", execution_timezone="UTC", description="Every day at 03:30 UTC. Off until switched on."
+)
+
+
+@dg.sensor(
+    job=segmentation,
+    minimum_interval_seconds=60,
+    description="Requests a run, once, after automation.new_sessions new sessions. Off until switched on.",
+)
+def new_sessions(
+    context: dg.SensorEvaluationContext, elasticsearch: ElasticsearchResource, settings: SettingsResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Look for new sessions."""
+    chosen = settings.load()
+    try:
+        with elasticsearch.client() as client:
+            state = sessions_state(client, chosen.sessions.index)
+    except (ClusterUnreachable, IndexMissing) as error:
+        # The cursor stays: what arrives meanwhile is counted when the cluster or the index is back.
+        return dg.SkipReason(str(error))
+    arrivals = look(context.cursor, state.uuids, state.count, chosen.automation.new_sessions)
+    if not arrivals.due:
+        return dg.SensorResult(
+            skip_reason=dg.SkipReason(f"{arrivals.new} new sessions; a run is due after {chosen.automation.new_sessions}."),
+            cursor=arrivals.cursor,
+        )
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=arrivals.key, tags={"segmentation/new_sessions": str(arrivals.new)})],
+        cursor=arrivals.cursor,
+    )
+
+
+@dg.run_failure_sensor(
+    name="alert_on_failure",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells the `alert` resource when a run of this code location fails.",
+)
+def alert_on_failure(context: dg.RunFailureSensorContext, alert: Alert) -> None:
+    """Send one alert with what failed and why."""
+    run = context.dagster_run
+    causes = []
+    for event in context.get_step_failure_events():
+        error = event.step_failure_data.error
+        while error is not None and error.cause is not None:  # Dagster wraps what was raised in an error of its own
+            error = error.cause
+        causes.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
+    context.log.info(f"Alerting about run {run.run_id}.")
+    alert.send(
+        subject=f"Segmentation run {run.run_id[:8]} ({run.job_name}) failed",
+        body="\n".join(causes) or context.failure_event.message or "",
+        log=context.log,
+    )
+
+
+automation = dg.AutomationConditionSensorDefinition(
+    "automation",
+    target=dg.AssetSelection.groups("segmentation"),
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Evaluates the automation conditions of the assets. Off until switched on; then leave the schedules off.",
+)
+
+
+def with_policies(definitions: dg.Definitions) -> dg.Definitions:
+    """Give every asset its freshness policy and automation condition, by one rule.
+
+    The root is due each night; the others follow as soon as what they are made of is new and its blocking checks passed.
+    """
+    follow = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+
+    def apply(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26)),
+            automation_condition=dg.AutomationCondition.on_cron("30 3 * * *") if spec.key.path[-1] == ROOT else follow,
+        )
+
+    return definitions.map_resolved_asset_specs(func=apply)
+
+

@@ -1,0 +1,80 @@
+"""Stage 3: clusters of queries."""
+
+import dagster as dg
+from pydantic import Field
+
+from segmentation_assets.core import plots, quality
+from segmentation_assets.core.model import ClusterModel, fit
+from segmentation_assets.core.settings import ClusterSettings
+from segmentation_assets.core.vectorize import TfidfMatrix
+from segmentation_assets.defs.metadata import check_result, picture, table
+from segmentation_assets.defs.resources import ArtifactIOManager, SettingsResource
+from segmentation_assets.io.models import model_before
+
+
+class KMeansConfig(dg.Config):
+    """What a run may try instead of the settings file; empty means as the file says."""
+
+    k: str | None = Field(None, description="Number of clusters, or 'auto'.")
+    method: str | None = Field(None, description="'spherical' or 'kmeans'.")
+    seed: int | None = Field(None, description="Seed of every random choice.")
+
+
+@dg.asset(
+    group_name="segmentation",
+    kinds={"scikitlearn", "python"},
+    owners=["team:segmentation"],
+    code_version="1",
+    description="K-means of the queries (k=5, seeded). Clusters keep their ids from the model before as far as they match.",
+)
+def kmeans_model(
+    context: dg.AssetExecutionContext,
+    config: KMeansConfig,
+    tfidf_matrix: TfidfMatrix,
+    settings: SettingsResource,
+    io_manager: dg.ResourceParam[ArtifactIOManager],
+) -> dg.Output[ClusterModel]:
+    """Fit the model."""
+    chosen = _settings(settings.load().clusters, config)
+    model = fit(tfidf_matrix, chosen, previous=model_before(io_manager.store, context.log.warning))
+    terms = tfidf_matrix.terms
+    change = model.change
+    return dg.Output(
+        model,
+        metadata={
+            "dagster/row_count": len(model.labels),
+            "k": model.k,
+            "method": model.method,
+            "seed": chosen.seed,
+            "model_version": model.version,
+            "clusters": table(
+                [
+                    {
+                        "cluster": int(cluster),
+                        "sessions": size,
+                        "top terms": [terms[int(i)].as_py() for i in (-center).argsort(kind="stable")[:8] if center[i] > 0],
+                    }
+                    for cluster, size, center in zip(model.cluster_ids, model.sizes, model.centers, strict=True)
+                ],
+                {"cluster": "int", "sessions": "int", "top terms": "string"},
+            ),
+            "sessions_without_cluster": model.unclustered,
+            "objective": model.objective,
+            "previous_model": change.previous_version or "none",
+            "sessions_that_changed_cluster": round(change.changed_share, 4),
+            "clusters_kept_new_retired": f"{change.kept} kept, {change.new} new, {change.retired} retired",
+            **({"choice_of_k": picture(plots.k_curve(model.k_curve, model.k), "silhouette by k")} if model.k_curve else {}),
+        },
+    )
+
+
+def _settings(settings: ClusterSettings, config: KMeansConfig) -> ClusterSettings:
+    wanted = {name: value for name, value in config.model_dump().items() if value is not None}
+    return ClusterSettings.model_validate({**settings.model_dump(), **wanted})
+
+
+@dg.asset_check(asset="kmeans_model", blocking=True, description="No cluster swallows the rest, none is a crumb.")
+def cluster_balance(kmeans_model: ClusterModel, settings: SettingsResource) -> dg.AssetCheckResult:
+    """See ``quality.cluster_balance``."""
+    bounds = settings.load().checks.cluster_balance
+    return check_result(quality.cluster_balance(kmeans_model.sizes, kmeans_model.unclustered, bounds))

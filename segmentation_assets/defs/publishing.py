@@ -1,0 +1,65 @@
+"""Stage 5: segments into Elasticsearch, for whoever reads them."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from segmentation_assets.core.labels import LabeledSegments
+from segmentation_assets.core.quality import publish_gate, published_complete, require_publishable
+from segmentation_assets.defs.metadata import check_result, table
+from segmentation_assets.defs.progress import log_progress
+from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
+from segmentation_assets.io.segment_store import PublishedSegments, count_segments, publish_segments
+
+
+@dg.asset(
+    group_name="segmentation",
+    kinds={"elasticsearch", "python"},
+    owners=["team:segmentation"],
+    code_version="1",
+    description="A segment for every session in `user_segments`: a new index, verified, then the alias swapped in one step.",
+)
+def es_user_segments(
+    context: dg.AssetExecutionContext,
+    labeled_segments: LabeledSegments,
+    elasticsearch: ElasticsearchResource,
+    settings: SettingsResource,
+) -> dg.Output[PublishedSegments]:
+    """Publish, unless a check does not hold."""
+    chosen = settings.load()
+    # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run.
+    require_publishable(publish_gate(labeled_segments, chosen.checks))
+    with elasticsearch.client() as client:
+        published = publish_segments(
+            client, labeled_segments, chosen.publish, run_id=context.run_id, now=datetime.now(UTC), on_progress=log_progress(context.log)
+        )
+    return dg.Output(
+        published,
+        metadata={
+            "dagster/row_count": published.documents,
+            "alias": published.alias,
+            "index": published.index,
+            "previous_index": published.previous or "none",
+            "removed_indices": published.removed,
+            "model_version": published.model_version,
+            "sample": table(
+                labeled_segments.table.select(["user_id", "search_query", "segment"]).slice(0, 10).to_pylist(),
+                {"user_id": "string", "search_query": "string", "segment": "string"},
+            ),
+        },
+    )
+
+
+@dg.asset_check(
+    asset="es_user_segments",
+    additional_ins={"labeled_segments": dg.AssetIn("labeled_segments")},
+    description="What readers see is all that was labelled.",
+)
+def published_all(
+    es_user_segments: PublishedSegments,
+    labeled_segments: LabeledSegments,
+    elasticsearch: ElasticsearchResource,
+) -> dg.AssetCheckResult:
+    """Counts through the alias, as a reader would; see ``quality.published_complete``."""
+    with elasticsearch.client() as client:
+        return check_result(published_complete(labeled_segments.table.num_rows, count_segments(client, es_user_segments.alias)))

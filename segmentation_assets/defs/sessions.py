@@ -1,0 +1,82 @@
+"""Stage 1: sessions out of Elasticsearch."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from segmentation_assets.core import plots, quality
+from segmentation_assets.core.sessions import Sessions
+from segmentation_assets.defs.metadata import check_result, picture, table
+from segmentation_assets.defs.progress import log_progress
+from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
+from segmentation_assets.io.seeding import seed_when_empty
+from segmentation_assets.io.session_store import read_sessions
+from segmentation_assets.paths import DataDir
+
+
+class RawSessionsConfig(dg.Config):
+    """What a run may decide about reading sessions."""
+
+    generate_when_empty: bool = True
+    """On the embedded node only: generate 1,000 example sessions when the index is absent or empty. Never on a cluster."""
+
+
+@dg.asset(
+    group_name="segmentation",
+    kinds={"elasticsearch", "python"},
+    owners=["team:segmentation"],
+    code_version="1",
+    description="One consistent snapshot of `user_sessions`: every document is kept, or set aside with its reason and counted.",
+)
+def raw_sessions(
+    context: dg.AssetExecutionContext,
+    config: RawSessionsConfig,
+    elasticsearch: ElasticsearchResource,
+    settings: SettingsResource,
+) -> dg.Output[Sessions]:
+    """Read all sessions."""
+    wanted = settings.load().sessions
+    now = datetime.now(UTC)
+    with elasticsearch.client() as client:
+        if elasticsearch.embedded and config.generate_when_empty:
+            generated = seed_when_empty(client, wanted.index, DataDir.resolve(elasticsearch.data_dir), now)
+            if generated:
+                context.log.warning(f"{wanted.index} was empty: generated {generated} example sessions on the embedded node.")
+        sessions = read_sessions(
+            client, wanted.index, now=now, start=wanted.start, end=wanted.end, on_progress=log_progress(context.log)
+        )
+    intake = sessions.intake
+    users = sessions.table["user_id"].unique()
+    return dg.Output(
+        sessions,
+        metadata={
+            "dagster/row_count": len(sessions),
+            "read": intake.read,
+            "kept": intake.kept,
+            "set_aside": intake.set_aside_total,
+            "set_aside_by_reason": table(
+                [{"reason": r, "documents": n, "for example (ids)": intake.examples.get(r, [])} for r, n in sorted(intake.set_aside.items())],
+                {"reason": "string", "documents": "int", "for example (ids)": "string"},
+            ),
+            "users": len(users),
+            "distinct_queries": len(sessions.table["search_query"].unique()),
+            "index": wanted.index,
+            "sample": table(
+                sessions.table.slice(0, 10).to_pylist(),
+                {"session_id": "string", "user_id": "string", "search_query": "string", "clicked_product_ids": "string", "timestamp": "string"},
+            ),
+            "sessions_over_time": picture(plots.sessions_over_time(sessions.table["timestamp"].to_pandas()), "sessions over time"),
+        },
+    )
+
+
+@dg.asset_check(asset="raw_sessions", blocking=True, description="Nothing is lost: read = kept + set aside.")
+def sessions_accounted(raw_sessions: Sessions) -> dg.AssetCheckResult:
+    """See ``quality.sessions_accounted``."""
+    return check_result(quality.sessions_accounted(raw_sessions.intake))
+
+
+@dg.asset_check(asset="raw_sessions", blocking=True, description="Not too many documents had to be set aside.")
+def session_validity(raw_sessions: Sessions, settings: SettingsResource) -> dg.AssetCheckResult:
+    """See ``quality.session_validity``."""
+    return check_result(quality.session_validity(raw_sessions.intake, settings.load().checks.session_validity))

@@ -1,0 +1,159 @@
+"""Intermediate results on disk, in open formats that cannot run code when loaded: Parquet, npz, npy and JSON.
+
+What belongs here: saving and loading a dataclass field by field, and keeping versions with one atomic 'current'. What does
+not: what the fields mean. A new result type needs no code here as long as its fields are Arrow tables or string arrays,
+numeric NumPy arrays, SciPy CSR matrices, or anything JSON can hold.
+"""
+
+import json
+import os
+import shutil
+import types
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+from scipy.sparse import csr_matrix, load_npz, save_npz
+
+from segmentation_assets.errors import SegmentsError
+
+T = TypeVar("T")
+
+KEEP_VERSIONS = 10
+"""Stored versions of one asset; older ones are removed."""
+
+_JSON = "fields.json"
+
+
+class ArtifactMissingError(SegmentsError):
+    """Nothing is stored under this name."""
+
+
+class ArtifactUnreadableError(SegmentsError):
+    """What is stored cannot be read by this version of the package."""
+
+
+def save_artifact(value: Any, folder: Path) -> None:
+    """Write a dataclass to a new folder, one file for each array or table and one JSON file for the rest."""
+    if not is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"only dataclass instances can be stored, not {type(value).__name__}")
+    folder.mkdir(parents=True)
+    hints = get_type_hints(type(value))
+    plain: dict[str, Any] = {}
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, pa.Table):
+            pq.write_table(item, folder / f"{field.name}.parquet", compression="zstd")
+        elif isinstance(item, pa.Array | pa.ChunkedArray):
+            pq.write_table(pa.table({field.name: item}), folder / f"{field.name}.parquet", compression="zstd")
+        elif isinstance(item, csr_matrix):
+            save_npz(folder / f"{field.name}.npz", item, compressed=False)
+        elif isinstance(item, np.ndarray):
+            np.save(folder / f"{field.name}.npy", item, allow_pickle=False)
+        else:
+            plain[field.name] = TypeAdapter(hints[field.name]).dump_python(item, mode="json")
+    (folder / _JSON).write_text(json.dumps(plain, ensure_ascii=False, indent=1), "utf-8")
+
+
+def load_artifact(kind: type[T], folder: Path) -> T:
+    """Read what ``save_artifact`` wrote.
+
+    Raises:
+        ArtifactUnreadableError: files or fields are missing or of another shape.
+    """
+    try:
+        plain = json.loads((folder / _JSON).read_text("utf-8"))
+        values = {name: _load_field(name, hint, folder, plain) for name, hint in get_type_hints(kind).items()}
+        return kind(**values)
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, ValidationError) as error:
+        raise ArtifactUnreadableError(
+            f"What is stored in {folder} cannot be read as {kind.__name__} ({type(error).__name__}).",
+            "It was written by another version, or damaged: materialize the asset again.",
+        ) from error
+
+
+def _load_field(name: str, hint: Any, folder: Path, plain: dict[str, Any]) -> Any:
+    origin = get_origin(hint)
+    base = (
+        next((a for a in get_args(hint) if a is not type(None)), hint) if origin in (Union, types.UnionType) else hint
+    )
+    if base is pa.Table:
+        return pq.read_table(folder / f"{name}.parquet")
+    if base in (pa.Array, pa.ChunkedArray):
+        return pq.read_table(folder / f"{name}.parquet")[name].combine_chunks()
+    if base is csr_matrix:
+        return csr_matrix(load_npz(folder / f"{name}.npz"))
+    if base is np.ndarray or get_origin(base) is np.ndarray:
+        return np.load(folder / f"{name}.npy", allow_pickle=False)
+    return TypeAdapter(hint).validate_python(plain[name])
+
+
+class ArtifactStore:
+    """Versions of named results below one folder: ``<base>/<name>/<version>/``, and ``<base>/<name>/current``.
+
+    A version is written beside and renamed, and ``current`` is replaced in one step, so a reader sees a whole version or the
+    one before, whatever is killed when.
+
+    Args:
+        base: the folder; made when first written to.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+
+    def path(self, name: str) -> Path:
+        """The link to the current version of ``name``."""
+        return self.base / name / "current"
+
+    def save(self, name: str, version: str, value: Any) -> Path:
+        """Store a new version and make it the current one; returns its folder."""
+        home = self.base / name
+        home.mkdir(parents=True, exist_ok=True)
+        building = home / f".building-{uuid4().hex}"
+        try:
+            save_artifact(value, building)
+            target = home / version
+            if target.exists():  # the same step retried within one run
+                target.rename(home / f".replaced-{uuid4().hex}")
+            building.rename(target)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        link = home / f".current-{uuid4().hex}"
+        link.symlink_to(version, target_is_directory=True)
+        os.replace(link, home / "current")
+        self._prune(home)
+        return target
+
+    def load(self, name: str, kind: type[T]) -> T:
+        """Read the current version.
+
+        Raises:
+            ArtifactMissingError: nothing was stored yet.
+            ArtifactUnreadableError: see ``load_artifact``.
+        """
+        if not self.path(name).exists():
+            raise ArtifactMissingError(
+                f"{name} has not been materialized yet (nothing in {self.base / name}).", "Run `segments run` first."
+            )
+        return load_artifact(kind, self.path(name).resolve())
+
+    def history(self, name: str) -> list[Path]:
+        """Folders of the stored versions, newest first."""
+        home = self.base / name
+        if not home.is_dir():
+            return []
+        versions = [p for p in home.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
+        return sorted(versions, key=lambda p: ((p / _JSON).stat().st_mtime_ns, p.name), reverse=True)
+
+    def _prune(self, home: Path) -> None:
+        current = (home / "current").resolve()
+        for old in self.history(home.name)[KEEP_VERSIONS:]:
+            if old != current:
+                shutil.rmtree(old, ignore_errors=True)
+        for leftover in home.glob(".replaced-*"):
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,561 @@
+"""Publishing: documents go into a new index, are verified there, and then an alias is moved to it in one step.
+
+What belongs here: everything between a table of documents and the alias that consumers read, for any such alias. What
+does not: what is published, and whether it may be (the checks' numbers are the business of core.quality).
+
+Life of an index: ``building`` while documents go in; ``complete`` once verified; then the alias moves, and
+``published_at`` is noted, which makes it a place to roll back to. One that never got that far and whose writer is gone
+is rubbish.
+"""
+
+import json
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import psutil
+import pyarrow as pa
+from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError
+
+from segmentation_assets.errors import SegmentsError
+from segmentation_assets.io import bulk
+from segmentation_assets.io.elasticsearch import errors_explained, explain, redact
+from segmentation_assets.io.templates import OWNER, IndexTemplate, create_index, ensure_template
+
+SAMPLE = 20
+"""Documents read back and compared before the alias moves."""
+
+HEARTBEAT = timedelta(minutes=5)
+ABANDONED = timedelta(hours=1)
+"""A writer on another machine that has given no sign for so long is gone."""
+
+_SWAP_ATTEMPTS = 20
+_log = logging.getLogger(__name__)
+_being_built: set[str] = set()  # by this process; a left-over of ours that is not in here has no writer
+_being_built_lock = threading.Lock()
+
+Progress = Callable[[int, int | None], None]
+
+
+class AliasTaken(SegmentsError):
+    """The name is, or leads to, an index that this project did not make."""
+
+
+class VerificationFailed(SegmentsError):
+    """What the index holds is not what was to be published; the alias was not moved."""
+
+
+class NothingToRollBackTo(SegmentsError):
+    """There is no earlier index, or the one asked for cannot be used."""
+
+
+@dataclass(frozen=True)
+class PublishedIndex:
+    """An index made by ``publish``.
+
+    Attributes:
+        name: of the index.
+        meta: its ``_meta``: run_id, model_version, status, created_at, published_at and whatever the caller added.
+        live: whether the alias leads to it.
+        other_aliases: further aliases; such an index is never removed.
+    """
+
+    name: str
+    meta: Mapping[str, Any]
+    live: bool
+    other_aliases: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was verified and published, so that one can roll back to it."""
+        return self.meta.get("status") == "complete" and (self.live or bool(self.meta.get("published_at")))
+
+    @property
+    def _order(self) -> tuple[str, str]:
+        return str(self.meta.get("created_at", "")), self.name
+
+
+@dataclass(frozen=True)
+class PublishedState:
+    """What is behind the alias now."""
+
+    alias: str
+    index: str
+    documents: int
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """The result of publishing.
+
+    Attributes:
+        alias: what consumers read.
+        index: the new index.
+        documents: how many it holds.
+        previous: the index the alias led to before, if any.
+        removed: older indices removed, beyond the number to keep.
+        leftovers_removed: unfinished indices of killed runs that were removed.
+        live: False when another publisher finished a moment later and the alias leads to its index.
+    """
+
+    alias: str
+    index: str
+    documents: int
+    previous: str | None
+    removed: tuple[str, ...] = ()
+    leftovers_removed: tuple[str, ...] = ()
+    live: bool = True
+
+
+def publish(
+    client: Elasticsearch,
+    alias: str,
+    documents: Iterable[Mapping[str, Any]] | pa.Table,
+    *,
+    id_field: str,
+    expected: int,
+    meta: Mapping[str, Any],
+    template: IndexTemplate,
+    keep: int = 3,
+    batch_documents: int = bulk.BATCH_DOCUMENTS,
+    in_flight: int = bulk.IN_FLIGHT,
+    retry: bulk.Retry | None = None,
+    on_progress: Progress | None = None,
+) -> Published:
+    """Publish documents under an alias: all of them, verified, or nothing.
+
+    Whatever goes wrong, an interrupt included, the alias stays where it was and the new index is removed. A process
+    that is killed leaves an index that no alias leads to; the next ``publish`` removes it.
+
+    Args:
+        client: the client.
+        alias: what consumers read. Indices are called ``<alias>-<time>-<run>``.
+        documents: mappings, or a table with a column for each field.
+        id_field: the field that is also the document's id.
+        expected: how many documents there are; another number is an error.
+        meta: kept in the index's ``_meta``: ``run_id`` and ``model_version`` at least, JSON values.
+        template: mapping and settings of the index.
+        keep: how many published indices to keep, this one included.
+        batch_documents: documents in one request.
+        in_flight: requests at a time.
+        retry: back-off when the cluster is busy.
+        on_progress: called with the number written so far and ``expected``.
+
+    Raises:
+        AliasTaken: the alias is a concrete index or leads to somebody else's; nothing was written.
+        BulkFailed: documents were refused.
+        VerificationFailed: the numbers or a sample read back differ.
+        SegmentsError: see ``io.elasticsearch`` and ``io.templates``.
+    """
+    if keep < 1:
+        raise ValueError("keep counts the published index itself: at least 1")
+    with errors_explained(client, f"publish {alias}"):
+        previous = _live(client, alias)
+        leftovers = _tidy(client, alias)
+        ensure_template(client, template)
+        with _NewIndex(client, alias, template, meta) as new:
+            sample = _write(new, documents, id_field, expected, batch_documents, in_flight, retry, on_progress)
+            _verify(client, new.name, expected, sample)
+            new.mark(status="complete")
+            _swap(client, alias, new.name)
+            new.keep()
+        # From here on the new index is what consumers read: nothing below may undo that.
+        new.mark(published_at=_now())
+        live = _live(client, alias)
+        removed = _prune(client, alias, keep)
+    return Published(
+        alias,
+        new.name,
+        expected,
+        previous.name if previous else None,
+        tuple(removed),
+        tuple(leftovers),
+        live is not None and live.name == new.name,
+    )
+
+
+def published_state(client: Elasticsearch, alias: str) -> PublishedState | None:
+    """Return what the alias leads to, or None when nothing was published yet.
+
+    Raises:
+        AliasTaken: the name is, or leads to, an index that this project did not make.
+        SegmentsError: see ``io.elasticsearch``.
+    """
+    with errors_explained(client, f"look at {alias}"):
+        live = _live(client, alias)
+        if live is None:
+            return None
+        return PublishedState(alias, live.name, int(client.count(index=live.name)["count"]), live.meta)
+
+
+def list_published(client: Elasticsearch, alias: str) -> list[PublishedIndex]:
+    """Return the indices made for this alias, the newest first, unfinished ones included (see ``complete``).
+
+    Raises:
+        SegmentsError: see ``io.elasticsearch``.
+    """
+    with errors_explained(client, f"list the indices of {alias}"):
+        return _ours(client, alias)
+
+
+def rollback(client: Elasticsearch, alias: str, to: str | None = None) -> PublishedState:
+    """Move the alias back to an earlier index, in one step.
+
+    Args:
+        client: the client.
+        alias: what consumers read.
+        to: name of the index; None: the one published before the current one.
+
+    Raises:
+        NothingToRollBackTo: there is none, or ``to`` is not a published index of this alias.
+        AliasTaken: the alias is somebody else's.
+        SegmentsError: see ``io.elasticsearch``.
+    """
+    with errors_explained(client, f"roll {alias} back"):
+        live = _live(client, alias)
+        candidates = [index for index in _ours(client, alias) if index.complete]
+        names = ", ".join(index.name for index in candidates) or "none"
+        if to is not None:
+            if to not in {index.name for index in candidates}:
+                raise NothingToRollBackTo(f"'{to}' is not a published index of '{alias}'.", f"There are: {names}.")
+        else:
+            earlier = [index for index in candidates if live is None or index._order < live._order]
+            if not earlier:
+                raise NothingToRollBackTo(
+                    f"There is nothing before the current index of '{alias}'.", f"There are: {names}."
+                )
+            to = earlier[0].name
+        _swap(client, alias, to)
+        state = published_state(client, alias)
+    if state is None:
+        raise VerificationFailed(f"The alias '{alias}' was removed while it was rolled back.", "Try again.")
+    return state
+
+
+# --- the alias ------------------------------------------------------------------------------------------------------
+
+
+def _behind(client: Elasticsearch, alias: str) -> dict[str, Mapping[str, Any]]:
+    """``_meta`` of the indices that the alias leads to; none of them somebody else's."""
+    try:
+        found = client.indices.get(index=alias, features="mappings", expand_wildcards="none").body
+    except NotFoundError:
+        return {}
+    if alias in found:
+        raise AliasTaken(
+            f"'{alias}' is an index, not an alias; publishing needs the name as an alias.",
+            "Rename or remove that index, or configure another alias.",
+        )
+    metas: dict[str, Mapping[str, Any]] = {
+        name: described.get("mappings", {}).get("_meta", {}) for name, described in found.items()
+    }
+    foreign = sorted(name for name, meta in metas.items() if not _is_ours(meta, alias))
+    if foreign:
+        raise AliasTaken(
+            f"The alias '{alias}' leads to {', '.join(foreign)}, which this project did not make.",
+            "Remove it from the alias, or configure another alias.",
+        )
+    return metas
+
+
+def _is_ours(meta: Mapping[str, Any], alias: str) -> bool:
+    return meta.get("owner") == OWNER and meta.get("alias") == alias
+
+
+def _live(client: Elasticsearch, alias: str) -> PublishedIndex | None:
+    indices = [PublishedIndex(name, meta, live=True) for name, meta in _behind(client, alias).items()]
+    return max(indices, key=lambda index: index._order, default=None)
+
+
+def _swap(client: Elasticsearch, alias: str, target: str) -> None:
+    """Let the alias lead to ``target`` alone, in one step, whoever else is doing the same.
+
+    Compare and swap: the request removes what the alias was seen to lead to, on condition that it still does
+    (``must_exist``), so of two publishers one succeeds and the other looks again. Only the very first swap has nothing
+    to remove; two of those meet behind the alias, which the look afterwards finds and repairs.
+    """
+    done = False
+    for _ in range(_SWAP_ATTEMPTS):
+        now = set(_behind(client, alias))
+        # Ours was there and is not: somebody published after us, and the last one wins.
+        if now == {target} or (done and target not in now):
+            return
+        actions: list[dict[str, Any]] = [
+            {"remove": {"index": name, "alias": alias, "must_exist": True}} for name in sorted(now - {target})
+        ]
+        actions.append({"add": {"index": target, "alias": alias, "is_write_index": False}})
+        try:
+            client.indices.update_aliases(actions=actions)
+            done = True
+        except NotFoundError as error:
+            if "aliases_not_found_exception" not in str(error.body) and f"[{target}]" in str(error.body):
+                raise
+    raise VerificationFailed(
+        f"The alias '{alias}' could not be moved to {target}: others keep changing it.",
+        "Publish from one place at a time.",
+    )
+
+
+# --- the new index --------------------------------------------------------------------------------------------------
+
+
+class _NewIndex:
+    """An index that is removed on the way out unless ``keep`` was called."""
+
+    def __init__(self, client: Elasticsearch, alias: str, template: IndexTemplate, meta: Mapping[str, Any]) -> None:
+        self.client = client
+        self.name = ""
+        self._alias = alias
+        self._template = template
+        self._keep = False
+        self._sign = datetime.now(UTC)
+        created = self._sign.isoformat(timespec="microseconds")
+        # The caller's entries first: they cannot pass for the ones that ownership rests on.
+        self._meta: dict[str, Any] = {
+            **template.mappings.get("_meta", {}),
+            **json.loads(bulk.to_json(dict(meta))),
+            "owner": OWNER,
+            "alias": alias,
+            "status": "building",
+            "writer": _myself(),
+            "created_at": created,
+            "alive_at": created,
+        }
+
+    def __enter__(self) -> "_NewIndex":
+        run = re.sub(r"[^a-z0-9]", "", str(self._meta.get("run_id", "")).lower())[:8] or "run"
+        stem = f"{self._alias}-{self._sign:%Y%m%d%H%M%S}-{run}"
+        for attempt in count(1):
+            self.name = stem if attempt == 1 else f"{stem}-{attempt}"
+            with _being_built_lock:
+                if self.name in _being_built:
+                    continue
+                _being_built.add(self.name)
+            try:
+                # Refreshed once, at the end: half the work for the server.
+                create_index(
+                    self.client, self.name, self._template, settings={"refresh_interval": "-1"}, meta=self._meta
+                )
+                return self
+            except BadRequestError as error:
+                self._forget()
+                if "resource_already_exists_exception" not in str(error.body):
+                    raise
+            except BaseException:
+                self._remove()  # it may have been created before the answer was lost
+                self._forget()
+                raise
+        raise AssertionError("unreachable")
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if not self._keep:
+                self._remove()
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        with _being_built_lock:
+            _being_built.discard(self.name)
+
+    def keep(self) -> None:
+        self._keep = True
+
+    def mark(self, **entries: str) -> None:
+        """Note something in ``_meta``, which Elasticsearch replaces as a whole."""
+        self._meta.update(entries)
+        self.client.indices.put_mapping(index=self.name, meta=self._meta)
+
+    def heartbeat(self) -> None:
+        """Give other machines a sign of life now and then."""
+        now = datetime.now(UTC)
+        if now - self._sign >= HEARTBEAT:
+            self._sign = now
+            self.mark(alive_at=now.isoformat(timespec="microseconds"))
+
+    def _remove(self) -> None:
+        try:
+            if self.name in _behind(self.client, self._alias):
+                return  # the swap went through although its answer got lost
+            self.client.indices.delete(index=self.name, ignore_unavailable=True)
+        except Exception as error:  # noqa: BLE001 - what went wrong first is what the user has to know
+            _log.warning(
+                "Could not remove the unfinished index %s (the next publish will): %s", self.name, _brief(error)
+            )
+
+
+def _write(
+    new: _NewIndex,
+    documents: Iterable[Mapping[str, Any]] | pa.Table,
+    id_field: str,
+    expected: int,
+    batch_documents: int,
+    in_flight: int,
+    retry: bulk.Retry | None,
+    on_progress: Progress | None,
+) -> dict[str, bytes]:
+    """Write everything and return a spread sample as it was sent."""
+    step = max(1, expected // SAMPLE)
+    sample: dict[str, bytes] = {}
+    made = written = repeated = 0
+
+    def lines() -> Iterator[tuple[str, bytes]]:
+        nonlocal made
+        for document in _mappings(documents):
+            key, content = str(document[id_field]), bulk.to_json(document)
+            if made % step == 0 or key in sample:
+                sample[key] = content
+            made += 1
+            if made > expected:
+                raise VerificationFailed(
+                    f"There are more than the {expected} documents expected for {new.name}.",
+                    "Publish from one run only.",
+                )
+            yield key, bulk.index_line(key, content)
+
+    def on_batch(batch: bulk.Batch, results: list[str]) -> None:
+        nonlocal written, repeated
+        written += len(results)
+        repeated += batch.superseded
+        new.heartbeat()
+        if on_progress is not None:
+            on_progress(written, expected)
+
+    batches = bulk.in_batches(lines(), batch_documents)
+    bulk.write(new.client, new.name, batches, on_batch=on_batch, in_flight=in_flight, retry=retry)
+    if made != expected or repeated:
+        raise VerificationFailed(
+            f"{made} documents came for {new.name}, {repeated} of them with an id that came before; "
+            f"{expected} were expected.",
+            "Materialize the labelled segments again.",
+        )
+    return sample
+
+
+def _mappings(documents: Iterable[Mapping[str, Any]] | pa.Table) -> Iterator[Mapping[str, Any]]:
+    if isinstance(documents, pa.Table):
+        for part in documents.to_batches(max_chunksize=10_000):
+            yield from part.to_pylist()
+    else:
+        yield from documents
+
+
+def _verify(client: Elasticsearch, index: str, expected: int, sample: Mapping[str, bytes]) -> None:
+    client.indices.refresh(index=index)
+    held = int(client.count(index=index)["count"])
+    if held != expected:
+        raise VerificationFailed(
+            f"{index} holds {held} documents, {expected} were written.", "Are all ids different? Then run again."
+        )
+    if sample:
+        for found in client.mget(index=index, ids=list(sample))["docs"]:
+            if not found.get("found") or found["_source"] != json.loads(sample[found["_id"]]):
+                raise VerificationFailed(
+                    f"A document read back from {index} is not what was written (id {redact(found['_id'])}).",
+                    "Is an ingest pipeline changing documents of that name?",
+                )
+    client.indices.put_settings(index=index, settings={"index.refresh_interval": None})
+
+
+# --- what is no longer needed ---------------------------------------------------------------------------------------
+
+
+def _ours(client: Elasticsearch, alias: str) -> list[PublishedIndex]:
+    """Indices made for this alias, the newest first."""
+    try:
+        found = client.indices.get(index=f"{alias}-*", features="aliases,mappings").body
+    except NotFoundError:
+        return []
+    indices = []
+    for name, described in found.items():
+        meta, aliases = described.get("mappings", {}).get("_meta", {}), described.get("aliases", {})
+        if _is_ours(meta, alias):
+            others = tuple(sorted(set(aliases) - {alias}))
+            indices.append(PublishedIndex(name, meta, alias in aliases, others))
+    return sorted(indices, key=lambda index: index._order, reverse=True)
+
+
+def _tidy(client: Elasticsearch, alias: str) -> list[str]:
+    """Finish what killed runs left: note that a live index is live, remove unfinished ones without a writer."""
+    removed = []
+    for index in _ours(client, alias):
+        if index.live:
+            if not index.meta.get("published_at"):
+                client.indices.put_mapping(index=index.name, meta={**index.meta, "published_at": _now()})
+        elif not index.meta.get("published_at") and not index.other_aliases and not _has_writer(index):
+            removed += _remove(client, index.name)
+    return removed
+
+
+def _prune(client: Elasticsearch, alias: str, keep: int) -> list[str]:
+    """Remove published indices beyond the newest ``keep``; never the live one, nor one with an alias of its own."""
+    published = [index for index in _ours(client, alias) if index.complete]
+    kept = [index for index in published if index.live]
+    removed = []
+    for index in published:
+        if index.live:
+            continue
+        if len(kept) < keep:
+            kept.append(index)
+        elif not index.other_aliases:
+            removed += _remove(client, index.name)
+    return removed
+
+
+def _remove(client: Elasticsearch, index: str) -> list[str]:
+    try:
+        client.indices.delete(index=index)
+    except NotFoundError:
+        return []  # somebody else was quicker
+    except ApiError as error:
+        # Consumers are served all the same; the next publish tries again.
+        _log.warning("Could not remove the old index %s: %s", index, _brief(error))
+        return []
+    return [index]
+
+
+def _has_writer(index: PublishedIndex) -> bool:
+    """Whether somebody may still be writing this index."""
+    writer = index.meta.get("writer") or {}
+    if writer.get("host") != socket.gethostname():
+        return datetime.now(UTC) - _sign_of_life(index.meta) < ABANDONED
+    pid = int(writer.get("pid", -1))
+    if pid == os.getpid():
+        with _being_built_lock:
+            return index.name in _being_built
+    try:
+        process = psutil.Process(pid)
+        # The number alone may belong to another process by now.
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(writer["started"])) < 2
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _sign_of_life(meta: Mapping[str, Any]) -> datetime:
+    try:
+        return datetime.fromisoformat(str(meta.get("alive_at") or meta.get("created_at")))
+    except ValueError:
+        return datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _myself() -> dict[str, Any]:
+    process = psutil.Process()
+    return {"host": socket.gethostname(), "pid": process.pid, "started": round(process.create_time(), 2)}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _brief(error: Exception) -> str:
+    return error.problem if isinstance(error, SegmentsError) else explain(error).problem

@@ -1,0 +1,64 @@
+"""Reading the settings file and the taxonomy it names.
+
+What belongs here: YAML from disk to a validated ``Settings``. What does not: defaults and ranges (core/settings).
+"""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from segmentation_assets.core.labels import Taxonomy, parse_taxonomy, shipped_taxonomy
+from segmentation_assets.core.settings import Settings
+from segmentation_assets.errors import SegmentsError
+
+
+class SettingsError(SegmentsError):
+    """The settings file cannot be used."""
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read settings; None gives the defaults.
+
+    Raises:
+        SettingsError: not there, not YAML, an unknown name, or a value out of range; names each.
+    """
+    if path is None:
+        return Settings()
+    cure = "See examples/segments.yaml for every setting with its default."
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"The settings file {path} cannot be read: {error.strerror}.", "Check SEGMENTS_CONFIG or --config."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"The settings file {path} is not valid YAML: {' '.join(str(error).split())[:300]}.", cure
+        ) from None
+    try:
+        return Settings.model_validate(content if content is not None else {})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()[:8])
+        raise SettingsError(f"The settings file {path} cannot be used: {problems}.", cure) from None
+
+
+def load_taxonomy(settings: Settings, settings_file: Path | None) -> Taxonomy:
+    """Read the taxonomy that the settings name, relative to the settings file; the shipped one where they name none.
+
+    Raises:
+        SettingsError: the file cannot be read.
+        TaxonomyError: it is not a taxonomy.
+    """
+    if settings.labels.taxonomy is None:
+        return shipped_taxonomy()
+    path = Path(settings.labels.taxonomy).expanduser()
+    if not path.is_absolute() and settings_file is not None:
+        path = settings_file.parent / path
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"The taxonomy {path} cannot be read ({type(error).__name__}).", "Check labels.taxonomy."
+        ) from None
+    return parse_taxonomy(text, str(path))
