@@ -1,15 +1,16 @@
 """Search sessions of an imaginary shop: made up, repeatable, and with the truth about each kept apart.
 
-What belongs here: how shoppers behave (how often they come, what they want, how they phrase it, what they click). The
-words they use and what the shop sells lie in ``catalog.yaml`` beside this file. What does not belong: the clock (``end`` is
-given), Elasticsearch, files; and anything that knows how segments are computed: a log made for an algorithm measures nothing.
+What belongs here: how shoppers behave (how often they come, what they want, how they phrase it, what they click).
+The words they use and what the shop sells lie in ``catalog.yaml`` beside this file. What does not belong: the clock
+(``end`` is given), Elasticsearch, files; and anything that knows how segments are computed: a log made for an algorithm
+measures nothing.
 """
 
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Any
@@ -207,6 +208,7 @@ def generate_sessions(n: int, seed: int, end: datetime, days: int = 90) -> Gener
         raise ValueError(f"n and seed must not be negative and days at least 1, not n={n}, seed={seed}, days={days}")
     if end.tzinfo is None:
         raise ValueError("end must have a time zone")
+    end = end.astimezone(UTC)
     shop = _shop()
     rng = np.random.default_rng([seed, n])
     visitors = _draw_users(rng, n, shop)
@@ -363,7 +365,7 @@ def _draw_times(rng: np.random.Generator, new_visit: npt.NDArray[np.bool_], end:
     since = np.cumsum(gaps)
     visit = _last_true(new_visit)
     time = start[visit] + since - since[visit]
-    return np.minimum(time, last).astype(np.int64)
+    return np.asarray(np.minimum(time, last), np.int64)
 
 
 # ------------------------------------------------------------------------------------------- numbers that need no state
@@ -382,7 +384,7 @@ def _mix(keys: Keys, column: int) -> Keys:
         z = keys + _GOLDEN * np.uint64(column + 1)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
 def _draw(keys: Keys, column: int) -> Floats:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from segmentation_assets.core.model import ClusterModel
+from segmentation_assets.core.model import ClusterModel, top_terms
 from segmentation_assets.core.sessions import Intake, Sessions
 from segmentation_assets.core.settings import LabelSettings
 from segmentation_assets.core.vectorize import TfidfMatrix
@@ -259,7 +259,6 @@ def _name_clusters(
     matcher = KeywordMatcher(taxonomy)
     found = [matcher.find(query) for query in queries]
     users = _users_per_cluster(sessions, cluster)
-    terms = tfidf.terms.to_pylist()
     labels = []
     for cluster_id in model.cluster_ids.tolist():
         members = np.flatnonzero(model.labels == cluster_id)
@@ -280,8 +279,6 @@ def _name_clusters(
             ((n, keyword) for (segment, keyword), n in by_keyword.items() if segment == best),
             key=lambda x: (-x[0], x[1]),
         )
-        mean = np.asarray(counts @ tfidf.matrix[members]).ravel() / max(total, 1)
-        top = [int(i) for i in np.argsort(-mean, kind="stable")[:TOP_TERMS] if mean[i] > 0]
         typical = np.lexsort((members, -model.confidence[members], -counts))[:SAMPLE_QUERIES]
         labels.append(
             ClusterLabel(
@@ -293,7 +290,7 @@ def _name_clusters(
                 evidence={keyword: n / total for n, keyword in keywords[:TOP_TERMS]},
                 runner_up=ranked[1] if len(ranked) > 1 else None,
                 runner_up_share=by_segment[ranked[1]] / total if len(ranked) > 1 else 0.0,
-                top_terms={terms[i]: float(mean[i]) for i in top},
+                top_terms=top_terms(tfidf, model, cluster_id, TOP_TERMS),
                 sample_queries=[queries[members[i]] for i in typical],
             )
         )

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 from sklearn.metrics import silhouette_score
 
-from segmentation_assets.core.clustering import METHODS, nearest
+from segmentation_assets.core.clustering import METHODS, Rows, nearest
 from segmentation_assets.core.settings import ClusterSettings, VectorSettings
+from segmentation_assets.core.space import embed, user_projection
 from segmentation_assets.core.vectorize import TfidfMatrix, transform
 from segmentation_assets.errors import SegmentsError
 
@@ -60,7 +61,8 @@ class ClusterModel:
         vector_settings: how queries became rows.
         terms: (n_terms,) vocabulary.
         idf: (n_terms,) float64.
-        centers: (k, n_terms) float64.
+        projection: (n_terms, d) float64 from terms to the space of the centres; d = 0 where that is the terms themselves.
+        centers: (k, d) float64, or (k, n_terms) where d = 0.
         cluster_ids: (k,) int32, the id of each centre's cluster; stable from model to model.
         next_id: the id the next new cluster will get; never reused.
         labels: (n_distinct,) int32 cluster id of each distinct query; -1 is no cluster.
@@ -78,6 +80,7 @@ class ClusterModel:
     vector_settings: VectorSettings
     terms: pa.Array
     idf: NDArray[np.float64]
+    projection: NDArray[np.float64]
     centers: NDArray[np.float64]
     cluster_ids: NDArray[np.int32]
     next_id: int
@@ -97,7 +100,7 @@ class ClusterModel:
 
     def assign(self, rows: csr_matrix) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster id and confidence of (n, n_terms) rows in this model's vocabulary; -1 is no cluster."""
-        index, confidence = nearest(rows, self.centers, METHODS[self.method].metric)
+        index, confidence = nearest(embed(rows, self.projection), self.centers, METHODS[self.method].metric)
         return np.where(index >= 0, self.cluster_ids[index], -1).astype(np.int32), confidence
 
     def predict(self, queries: list[str]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -105,21 +108,32 @@ class ClusterModel:
         return self.assign(transform(queries, self.terms, self.idf, self.vector_settings))
 
 
-def fit(tfidf: TfidfMatrix, settings: ClusterSettings, previous: ClusterModel | None = None) -> ClusterModel:
+def fit(tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings, previous: ClusterModel | None = None) -> ClusterModel:
     """Fit a model and number its clusters.
 
     Queries without a known term take no part and belong to no cluster (-1). The rows are the sorted distinct queries, so
     the order of the sessions changes nothing. A first model numbers its clusters by size; a later one keeps the ids of the
     clusters it can match with ``previous``, which is asked to assign the same queries (Kuhn 1955, the Hungarian method).
 
+    Args:
+        tfidf: the queries.
+        users: (n_sessions,) the user of each session as a number; numbers in the order of the sorted user ids.
+        settings: method, k, seed.
+        previous: the model to carry ids over from.
+
     Raises:
         TooFewQueriesError: fewer different usable queries than clusters.
     """
+    clusterer = METHODS[settings.method]
+    if clusterer.space == "users":
+        projection = user_projection(tfidf, users, settings.components, settings.seed)
+    else:
+        projection = np.empty((len(tfidf.terms), 0))
+    embedded = embed(tfidf.matrix, projection)
     usable = np.flatnonzero(tfidf.known)
-    rows = tfidf.matrix[usable]
+    rows = embedded[usable]
     weights = tfidf.counts[usable].astype(np.float64)
     different = _count_different(rows)
-    clusterer = METHODS[settings.method]
     curve: dict[int, float] = {}
     if settings.k == "auto":
         candidates = [k for k in range(settings.k_min, settings.k_max + 1) if k < different]
@@ -137,7 +151,7 @@ def fit(tfidf: TfidfMatrix, settings: ClusterSettings, previous: ClusterModel | 
 
     # The clusterer's own labels end one half-step before its centres; assigning by the centres makes what is published
     # exactly what predict() would say.
-    index, confidence = nearest(tfidf.matrix, partition.centers, clusterer.metric)
+    index, confidence = nearest(embedded, partition.centers, clusterer.metric)
     sessions = tfidf.counts.astype(np.float64)
     sizes = np.bincount(index[index >= 0], weights=sessions[index >= 0], minlength=len(partition.centers)).astype(
         np.int64
@@ -152,6 +166,7 @@ def fit(tfidf: TfidfMatrix, settings: ClusterSettings, previous: ClusterModel | 
         vector_settings=tfidf.settings,
         terms=tfidf.terms,
         idf=tfidf.idf,
+        projection=projection,
         centers=partition.centers[by_size],
         cluster_ids=np.arange(len(sizes), dtype=np.int32),
         next_id=len(sizes),
@@ -167,6 +182,20 @@ def fit(tfidf: TfidfMatrix, settings: ClusterSettings, previous: ClusterModel | 
     if previous is not None:
         model = _carry_ids_over(model, previous, tfidf)
     return replace(model, version=_digest(model))
+
+
+def mean_row(tfidf: TfidfMatrix, model: ClusterModel, cluster: int) -> NDArray[np.float64]:
+    """Mean TF-IDF row of a cluster's sessions, (n_terms,) float64: what its dominant terms are read from."""
+    members = np.flatnonzero(model.labels == cluster)
+    counts = tfidf.counts[members]
+    return np.asarray(counts @ tfidf.matrix[members]).ravel() / max(int(counts.sum()), 1)
+
+
+def top_terms(tfidf: TfidfMatrix, model: ClusterModel, cluster: int, n: int) -> dict[str, float]:
+    """The heaviest terms of a cluster with their weight, heaviest first."""
+    mean = mean_row(tfidf, model, cluster)
+    order = np.argsort(-mean, kind="stable")[:n]
+    return {tfidf.terms[int(i)].as_py(): float(mean[i]) for i in order if mean[i] > 0}
 
 
 def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
@@ -211,7 +240,7 @@ def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMat
     )
 
 
-def _silhouette(rows: csr_matrix, weights: NDArray[np.float64], labels: NDArray[np.int32], seed: int) -> float:
+def _silhouette(rows: Rows, weights: NDArray[np.float64], labels: NDArray[np.int32], seed: int) -> float:
     """Mean silhouette (Rousseeuw 1987) by cosine on a sample drawn by weight; -1 where the sample has one cluster only."""
     sample = np.random.default_rng(seed).choice(
         len(weights), size=min(len(weights), SILHOUETTE_SAMPLE), p=weights / weights.sum()
@@ -222,8 +251,10 @@ def _silhouette(rows: csr_matrix, weights: NDArray[np.float64], labels: NDArray[
     return float(silhouette_score(rows[sample], labels[sample], metric="cosine"))
 
 
-def _count_different(rows: csr_matrix) -> int:
+def _count_different(rows: Rows) -> int:
     """Different rows: two queries that differ in case or word order are one row twice."""
+    if not issparse(rows):
+        return len({row.tobytes() for row in rows.round(9)})
     keys = {
         (rows.indices[a:b].tobytes(), rows.data[a:b].round(12).tobytes())
         for a, b in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
@@ -247,6 +278,7 @@ def _digest(model: ClusterModel) -> str:
         model.vector_settings.model_dump_json(),
         "\0".join(model.terms.to_pylist()),
         model.idf.tobytes(),
+        model.projection.tobytes(),
         np.ascontiguousarray(model.centers).tobytes(),
         model.cluster_ids.tobytes(),
     ):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from segmentation_assets.core.labels import OTHER, LabeledSegments
 from segmentation_assets.core.model import ClusterModel
+from segmentation_assets.core.space import embed
 from segmentation_assets.core.vectorize import TfidfMatrix
 
 MAP_POINTS = 2_000
@@ -64,7 +65,8 @@ def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments,
         weights = tfidf.counts[members] / tfidf.counts[members].sum()
         members = np.sort(np.random.default_rng(seed).choice(members, MAP_POINTS, replace=False, p=weights))
     norms = np.linalg.norm(model.centers, axis=1, keepdims=True)
-    similarity = np.asarray(tfidf.matrix[members] @ (model.centers / np.where(norms > 0, norms, 1)).T)
+    rows = embed(tfidf.matrix[members], model.projection)
+    similarity = np.asarray(rows @ (model.centers / np.where(norms > 0, norms, 1)).T)
     centered = similarity - similarity.mean(axis=0)
     _, _, axis = np.linalg.svd(centered, full_matrices=False)
     xy = centered @ axis[:2].T

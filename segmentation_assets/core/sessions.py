@@ -13,7 +13,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 import pyarrow.compute as pc
 
 MAX_QUERY_LENGTH = 512
@@ -101,6 +104,14 @@ class Sessions:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def user_numbers(self) -> NDArray[np.int32]:
+        """(n_sessions,) the user of each session as a number in the order of the sorted user ids."""
+        users = pc.dictionary_encode(self.table["user_id"].combine_chunks())
+        order = pc.sort_indices(users.dictionary).to_numpy()
+        rank = np.empty(len(order), dtype=np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return rank[users.indices.to_numpy()]
 
 
 def parse_timestamp(value: object) -> datetime | None:

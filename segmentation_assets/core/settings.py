@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Severity = Literal["ERROR", "WARN"]
-Method = Literal["spherical", "kmeans"]
+Method = Literal["lsa", "spherical", "kmeans"]
 
 
 class _Section(BaseModel):
@@ -46,12 +46,17 @@ class VectorSettings(_Section):
 class ClusterSettings(_Section):
     """How rows become clusters."""
 
-    method: Method = Field("spherical", description="'spherical': k-means by cosine; 'kmeans': scikit-learn's KMeans.")
+    method: Method = Field(
+        "lsa",
+        description="'lsa': k-means of queries by the interests of the users who search for them (latent semantic analysis); "
+        "'spherical': k-means of TF-IDF rows by cosine; 'kmeans': the textbook recipe, KMeans of TF-IDF rows.",
+    )
     k: int | Literal["auto"] = Field(
         5, description="Number of clusters, or 'auto' to choose one between k_min and k_max."
     )
     k_min: int = Field(3, ge=2, description="Smallest k that 'auto' tries.")
     k_max: int = Field(12, ge=2, le=100, description="Largest k that 'auto' tries.")
+    components: int = Field(20, ge=2, le=300, description="Dimensions of the space of 'lsa'.")
     n_init: int = Field(10, ge=1, le=100, description="Starts; the best one is kept.")
     seed: int = Field(42, ge=0, le=2**32 - 1, description="Seed of every random choice.")
 
@@ -98,7 +103,7 @@ class LabelCoverageBounds(_Section):
         0.3, description="Share of sessions that must be in a named segment (not 'other')."
     )
     min_user_share: Share = Field(0.3, description="Share of users whose dominant segment must be a named one.")
-    severity: Severity = "ERROR"
+    severity: Severity = Field("WARN", description="WARN: shown, never stops. `other` is an honest answer while a taxonomy is being written. ERROR: stops publishing.")
 
 
 class CheckSettings(_Section):

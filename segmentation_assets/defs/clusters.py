@@ -4,7 +4,8 @@ import dagster as dg
 from pydantic import Field
 
 from segmentation_assets.core import plots, quality
-from segmentation_assets.core.model import ClusterModel, fit
+from segmentation_assets.core.model import ClusterModel, fit, top_terms
+from segmentation_assets.core.sessions import Sessions
 from segmentation_assets.core.settings import ClusterSettings
 from segmentation_assets.core.vectorize import TfidfMatrix
 from segmentation_assets.defs.metadata import check_result, picture, table
@@ -16,7 +17,7 @@ class KMeansConfig(dg.Config):
     """What a run may try instead of the settings file; empty means as the file says."""
 
     k: str | None = Field(None, description="Number of clusters, or 'auto'.")
-    method: str | None = Field(None, description="'spherical' or 'kmeans'.")
+    method: str | None = Field(None, description="'lsa', 'spherical' or 'kmeans'.")
     seed: int | None = Field(None, description="Seed of every random choice.")
 
 
@@ -30,14 +31,14 @@ class KMeansConfig(dg.Config):
 def kmeans_model(
     context: dg.AssetExecutionContext,
     config: KMeansConfig,
+    raw_sessions: Sessions,
     tfidf_matrix: TfidfMatrix,
     settings: SettingsResource,
     io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[ClusterModel]:
     """Fit the model."""
     chosen = _settings(settings.load().clusters, config)
-    model = fit(tfidf_matrix, chosen, previous=model_before(io_manager.store, context.log.warning))
-    terms = tfidf_matrix.terms
+    model = fit(tfidf_matrix, raw_sessions.user_numbers(), chosen, previous=model_before(io_manager.store, context.log.warning))
     change = model.change
     return dg.Output(
         model,
@@ -52,9 +53,9 @@ def kmeans_model(
                     {
                         "cluster": int(cluster),
                         "sessions": size,
-                        "top terms": [terms[int(i)].as_py() for i in (-center).argsort(kind="stable")[:8] if center[i] > 0],
+                        "top terms": list(top_terms(tfidf_matrix, model, int(cluster), 8)),
                     }
-                    for cluster, size, center in zip(model.cluster_ids, model.sizes, model.centers, strict=True)
+                    for cluster, size in zip(model.cluster_ids, model.sizes, strict=True)
                 ],
                 {"cluster": "int", "sessions": "int", "top terms": "string"},
             ),

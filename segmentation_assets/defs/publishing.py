@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from segmentation_assets.core import quality
 from segmentation_assets.core.labels import LabeledSegments
-from segmentation_assets.core.quality import publish_gate, published_complete, require_publishable
 from segmentation_assets.defs.metadata import check_result, table
 from segmentation_assets.defs.progress import log_progress
 from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
@@ -28,7 +28,7 @@ def es_user_segments(
     """Publish, unless a check does not hold."""
     chosen = settings.load()
     # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run.
-    require_publishable(publish_gate(labeled_segments, chosen.checks))
+    quality.require_publishable(quality.publish_gate(labeled_segments, chosen.checks))
     with elasticsearch.client() as client:
         published = publish_segments(
             client, labeled_segments, chosen.publish, run_id=context.run_id, now=datetime.now(UTC), on_progress=log_progress(context.log)
@@ -55,11 +55,11 @@ def es_user_segments(
     additional_ins={"labeled_segments": dg.AssetIn("labeled_segments")},
     description="What readers see is all that was labelled.",
 )
-def published_all(
+def published_complete(
     es_user_segments: PublishedSegments,
     labeled_segments: LabeledSegments,
     elasticsearch: ElasticsearchResource,
 ) -> dg.AssetCheckResult:
     """Counts through the alias, as a reader would; see ``quality.published_complete``."""
     with elasticsearch.client() as client:
-        return check_result(published_complete(labeled_segments.table.num_rows, count_segments(client, es_user_segments.alias)))
+        return check_result(quality.published_complete(labeled_segments.table.num_rows, count_segments(client, es_user_segments.alias)))

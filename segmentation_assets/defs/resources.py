@@ -111,7 +111,8 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     data_dir: str | None = Field(None, description=_DATA_DIR)
 
     @property
-    def _path(self) -> Path | None:
+    def path(self) -> Path | None:
+        """The file that is read; None where there is none and the defaults hold."""
         if self.file:
             return Path(self.file).expanduser()
         default = DataDir.resolve(self.data_dir).root / "segments.yaml"
@@ -119,11 +120,11 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def load(self) -> Settings:
         """The settings; see ``io.settings.load_settings``."""
-        return load_settings(self._path)
+        return load_settings(self.path)
 
     def taxonomy(self) -> Taxonomy:
         """The taxonomy the settings name; see ``io.settings.load_taxonomy``."""
-        return load_taxonomy(self.load(), self._path)
+        return load_taxonomy(self.load(), self.path)
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):
@@ -193,3 +194,9 @@ def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, A
         "io_manager": ArtifactIOManager(**fields["io_manager"]),
         "alert": WebhookAlert(**fields["alert"]) if fields["alert"] else Alert(),
     }
+
+
+def resolved_resources() -> tuple[ElasticsearchResource, SettingsResource, ArtifactIOManager]:
+    """The same resources outside a run, for the command line: fields hold values instead of references to the environment."""
+    built = build_resources()
+    return tuple(built[name].process_config_and_initialize() for name in ("elasticsearch", "settings", "io_manager"))  # type: ignore[return-value]

@@ -136,11 +136,17 @@ class ArtifactStore:
             ArtifactMissingError: nothing was stored yet.
             ArtifactUnreadableError: see ``load_artifact``.
         """
-        if not self.path(name).exists():
-            raise ArtifactMissingError(
-                f"{name} has not been materialized yet (nothing in {self.base / name}).", "Run `segments run` first."
-            )
+        self.require(name)
         return load_artifact(kind, self.path(name).resolve())
+
+    def require(self, name: str) -> None:
+        """See that something is stored.
+
+        Raises:
+            ArtifactMissingError: nothing was stored yet.
+        """
+        if not self.path(name).exists():
+            raise ArtifactMissingError(f"{name} has not been materialized yet (nothing in {self.base / name}).", "Run `segments run` first.")
 
     def history(self, name: str) -> list[Path]:
         """Folders of the stored versions, newest first."""

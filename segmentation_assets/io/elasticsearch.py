@@ -5,7 +5,9 @@ no secret in it. What does not: what is read or written (session_store, publishi
 here reads the environment).
 """
 
+import base64
 import hashlib
+import logging
 import re
 import ssl
 import warnings
@@ -139,6 +141,10 @@ class Connection:
                 "Both an API key and a user name or password are given.",
                 "Remove one of them; the API key is the better one.",
             )
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ConnectionInvalid(
+                "The API key holds characters that no API key has.", "Copy its 'encoded' value again, in full."
+            )
         if (self.username is None) != (self.password is None):
             missing = "password" if self.password is None else "user name"
             raise ConnectionInvalid(f"Basic authentication without a {missing}.", "Give both user name and password.")
@@ -201,17 +207,26 @@ def open_client(connection: Connection) -> Elasticsearch:
         "http_compress": connection.http_compress,
     }
     if connection.api_key is not None:
-        key_id, colon, key = connection.api_key.partition(":")
-        options["api_key"] = (key_id, key) if colon else connection.api_key
+        key = connection.api_key
+        options["api_key"] = _encoded(key) if ":" in key else key
     if connection.username is not None and connection.password is not None:
-        options["basic_auth"] = (connection.username, connection.password)
+        options["basic_auth"] = _encoded(f"{connection.username}:{connection.password}")
     if connection._tls:
         options["verify_certs"] = connection.verify_certs
         if not connection.verify_certs:
             options["ssl_show_warn"] = False  # chosen by the user, said in the docs; not once a request
         elif connection.ca_certs is not None:
             options["ca_certs"] = connection.ca_certs
+    transport_log = logging.getLogger("elastic_transport")
+    if transport_log.level == logging.NOTSET:
+        # It writes a whole traceback for each attempt; what that comes to is said once, by the error.
+        transport_log.setLevel(logging.ERROR)
     return Elasticsearch(list(connection.hosts), **options)
+
+
+def _encoded(pair: str) -> str:
+    """Base64 as the client would make it, but from UTF-8: the client's own raises for anything beyond ASCII."""
+    return base64.b64encode(pair.encode()).decode("ascii")
 
 
 def connect(connection: Connection) -> Elasticsearch:
@@ -388,11 +403,23 @@ def _explain_answer(error: ApiError, where: str, to: str) -> SegmentsError:
     )
 
 
+def _causes(error: BaseException) -> str:
+    """All that is known: the client keeps the text in one place when it tried once and in another when it tried again."""
+    texts, seen = [], error
+    for _ in range(5):
+        texts.append(str(getattr(seen, "message", "") or seen))
+        if seen.__cause__ is None:
+            break
+        seen = seen.__cause__
+    return "; ".join(dict.fromkeys(texts))
+
+
 def _explain_tls(error: Exception, where: str) -> CertificateRefused:
-    text = str(error).lower()
+    text = _causes(error).lower()
     for sign, what, cure in (
         ("wrong_version_number", "it does not speak TLS there", "Use http:// or the port that speaks TLS."),
         ("record layer failure", "it does not speak TLS there", "Use http:// or the port that speaks TLS."),
+        ("doesn't match", "the certificate is for another host name", "Use the name that is in the certificate."),
         ("hostname mismatch", "the certificate is for another host name", "Use the name that is in the certificate."),
         ("ip address mismatch", "the certificate is for another address", "Use the name that is in the certificate."),
         ("has expired", "the certificate has expired", "Renew it."),
@@ -404,12 +431,12 @@ def _explain_tls(error: Exception, where: str) -> CertificateRefused:
         if sign in text:
             return CertificateRefused(f"No trusted TLS connection with {where}: {what}.", cure)
     return CertificateRefused(
-        f"No TLS connection with {where}: {shorten(str(error), 200)}.", "Check certificate and ca_certs."
+        f"No TLS connection with {where}: {shorten(_causes(error), 200)}.", "Check certificate and ca_certs."
     )
 
 
 def _network_cause(error: Exception) -> str:
-    text = str(error).lower()
+    text = _causes(error).lower()
     for sign, what in (
         ("connection refused", "connection refused"),
         ("name or service not known", "unknown host name"),
@@ -438,7 +465,7 @@ def _wrong_version(problem: str) -> WrongServerVersion:
 
 
 def _missing_privilege(reason: str, to: str) -> MissingPrivilege:
-    action = re.search(r"action \[([^\]]+(?:\[\w\])?)\]", reason)
+    action = re.search(r"action \[((?:[^\[\]]|\[\w\])+)\]", reason)
     indices = re.search(r"on (?:restricted )?indices \[([^\]]*)\]", reason)
     granted = re.search(r"granted by the (\w+) privileges? \[([^\]]*)\]", reason)
     what = f"the action {action[1]}" if action else "this"

@@ -241,6 +241,7 @@ class EmbeddedElasticsearch:
         arguments = ["--root", str(self.files.root), "--jars", str(jars), "--heap", str(heap_megabytes())]
         arguments += ["--linger", str(self._linger_seconds), *(["--keep"] if keep else [])]
         child = _spawn(arguments, self.files.log)
+        _children.append(child)
         while time.monotonic() < deadline:
             code = child.poll()
             if code == ALREADY_RUNNING:
@@ -249,7 +250,6 @@ class EmbeddedElasticsearch:
                 raise self._died(f"The embedded Elasticsearch ended while it started (exit code {code}).", said_before)
             state = NodeState.read(self.files.state)
             if state is not None and state.pid == child.pid and state.ready:
-                _children.append(child)
                 return state
             time.sleep(0.05)
         child.kill()

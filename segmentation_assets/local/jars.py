@@ -34,7 +34,8 @@ LOCK_FILE = Path(__file__).with_name("jars.lock.json")
 ROOTS = ("org.elasticsearch:elasticsearch:9.5.3", "org.elasticsearch.plugin:transport-netty4:9.5.3")
 _THREADS = 4
 _ATTEMPTS = 3
-_TIMEOUT = 60  # seconds without a byte; jgo's own default of 10 is too short for a slow line
+# Seconds to connect, and without a byte (jgo hands them on to requests): its own 10 for both is short for a slow line.
+_TIMEOUT = (10, 60)
 
 
 class JarDownloadError(SegmentsError):
@@ -195,7 +196,7 @@ def _maven(cache: Path, progress: Any = None) -> Any:
         repo_cache=cache,
         local_repos=[],
         remote_repos={"mirror": mirror} if mirror else None,
-        timeout=_TIMEOUT,
+        timeout=_TIMEOUT,  # type: ignore[arg-type]
     )
 
 
@@ -223,7 +224,7 @@ def _reason(error: Exception) -> str:
     kinds: list[tuple[type[Exception], str]] = [
         (requests.exceptions.ProxyError, "the proxy refused"),
         (requests.exceptions.SSLError, "its certificate is not trusted"),
-        (requests.Timeout, f"no answer within {_TIMEOUT} s"),
+        (requests.Timeout, "no answer in time"),
         (requests.exceptions.ChunkedEncodingError, "the connection broke off"),
         (requests.ConnectionError, "it cannot be reached"),
     ]

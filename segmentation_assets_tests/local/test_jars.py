@@ -1,4 +1,4 @@
-"""The jars: verified, downloaded once, healed after any interruption, offline afterwards, and one clear error otherwise.
+"""The jars: verified, downloaded once, healed after an interruption, offline afterwards; one clear error otherwise.
 
 A local HTTP server stands in for the registry; it serves made-up jars, which are locked for these tests only.
 """

@@ -8,9 +8,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 
 Metric = Literal["cosine", "euclidean"]
+
+
+Rows = csr_matrix | NDArray[np.float64]
+"""(n, d) rows of unit length; sparse in the space of terms, dense in a projected one."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Partition:
     """A clustering of weighted rows.
 
     Attributes:
-        centers: (k, n_terms) float64.
+        centers: (k, d) float64.
         labels: (n,) int32 in 0..k-1.
         objective: what the method minimized; smaller is better, comparable only within one method and one data set.
     """
@@ -36,21 +40,25 @@ class Clusterer(Protocol):
         """The name users choose it by."""
 
     @property
+    def space(self) -> Literal["terms", "users"]:
+        """Where it works: on TF-IDF rows as they are, or projected on what users have in common (``core.space``)."""
+
+    @property
     def metric(self) -> Metric:
         """The measure by which a row belongs to its nearest centre."""
 
-    def fit(self, rows: csr_matrix, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
-        """Cluster (n, n_terms) unit rows, n >= k distinct ones, none of them zero, by (n,) positive weights."""
+    def fit(self, rows: Rows, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
+        """Cluster (n, d) unit rows, at least k different ones, none of them zero, by (n,) positive weights."""
 
 
 def nearest(
-    rows: csr_matrix, centers: NDArray[np.float64], metric: Metric
+    rows: Rows, centers: NDArray[np.float64], metric: Metric
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Assign rows to centres.
 
     Args:
-        rows: (n, n_terms) CSR, unit or zero rows.
-        centers: (k, n_terms), k >= 2.
+        rows: (n, d), unit or zero rows.
+        centers: (k, d), k >= 2.
         metric: how near is measured.
 
     Returns:
@@ -61,6 +69,7 @@ def nearest(
     """
     similarity = np.asarray(rows @ centers.T)
     index = np.arange(similarity.shape[0])
+    zero = np.diff(rows.indptr) == 0 if issparse(rows) else ~rows.any(axis=1)
     if metric == "cosine":
         score = np.maximum(similarity, 0.0)
         labels = score.argmax(axis=1).astype(np.int32)
@@ -71,7 +80,7 @@ def nearest(
             confidence = 1 - second / first
         labels[first <= 0] = -1
     else:
-        squared = np.asarray(rows.multiply(rows).sum(axis=1)).reshape(-1, 1)
+        squared = (~zero).astype(np.float64).reshape(-1, 1)  # unit rows, zero rows
         distance = np.sqrt(np.maximum(squared - 2 * similarity + (centers**2).sum(axis=1), 0.0))
         labels = distance.argmin(axis=1).astype(np.int32)
         first = distance[index, labels]
@@ -79,6 +88,6 @@ def nearest(
         second = distance.min(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             confidence = np.where(second > 0, 1 - first / second, 0.0)
-    labels[np.diff(rows.indptr) == 0] = -1
+    labels[zero] = -1
     confidence = np.where(labels >= 0, np.nan_to_num(confidence), 0.0)
     return labels, np.clip(confidence, 0.0, 1.0).astype(np.float32)

@@ -4,11 +4,13 @@ On short texts the plain recipe gathers most rows in one cluster near the origin
 so it is close to everything. Here every centre has unit length, so a broad cluster gains nothing by being broad.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from segmentation_assets.core.clustering.base import Metric, Partition
+from segmentation_assets.core.clustering.base import Metric, Partition, Rows
 
 MAX_ITERATIONS = 100
 
@@ -17,10 +19,12 @@ class SphericalKMeans:
     """Dhillon and Modha, Concept decompositions for large sparse text data using clustering, Machine Learning 42, 2001."""
 
     name = "spherical"
+    space: Literal["terms", "users"] = "terms"
     metric: Metric = "cosine"
 
-    def fit(self, rows: csr_matrix, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
+    def fit(self, rows: Rows, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
         """See ``Clusterer.fit``. The objective is the weighted sum of 1 - cosine to the own centre."""
+        rows = csr_matrix(rows)
         weighted = csr_matrix(rows.multiply(weights.reshape(-1, 1)))
         starts = np.random.default_rng(seed).spawn(n_init)
         return min((self._run(rows, weighted, weights, k, rng) for rng in starts), key=lambda found: found.objective)

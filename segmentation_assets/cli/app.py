@@ -1,0 +1,349 @@
+"""The verbs of the ``segments`` command.
+
+What belongs here: one short function for each verb. What does not: logic of its own.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segmentation_assets import __version__
+from segmentation_assets.cli import session
+from segmentation_assets.cli.terminal import answer_in_json, counting, err, out, print_json, say
+from segmentation_assets.errors import SegmentsError
+from segmentation_assets.paths import DataDir
+
+app = typer.Typer(
+    name="segments",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a traceback with locals could show a password
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Turn the search sessions a shop keeps in Elasticsearch into user segments.
+
+    Without ELASTICSEARCH_URL everything runs on an embedded, real Elasticsearch on this machine.
+
+    Examples:
+
+      [bold]segments demo[/]                          the whole thing, on generated sessions
+
+      [bold]segments import searches.csv --map search_query=q[/]
+
+      [bold]segments run[/]                           materialize the asset graph
+
+      [bold]segments dev[/]                           the same in the Dagster UI
+    """,
+)
+elasticsearch_app = typer.Typer(no_args_is_help=True, help="The embedded Elasticsearch: start, stop, status, url.")
+app.add_typer(elasticsearch_app, name="elasticsearch")
+
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder for everything kept on this machine. Default: $SEGMENTS_HOME, else your data folder.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (YAML). Default: $SEGMENTS_CONFIG, else segments.yaml in the data folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+IndexOption = Annotated[str | None, typer.Option("--index", help="Index to write to. Default: sessions.index of the settings.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"segments {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    sessions: Annotated[int, typer.Option(min=1, max=50_000_000, help="Sessions to generate when there are none yet.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated sessions.")] = 42,
+    json: JsonOption = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded Elasticsearch running.")] = False,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Run the main job from nothing: sessions, segments, checks, published.
+
+    Examples:
+
+      [bold]segments demo[/]
+
+      [bold]segments demo --sessions 20000 --seed 7 --data-dir /tmp/try --json[/]
+    """
+    answer_in_json(json)
+    data = session.use_data_dir(data_dir, config)
+    with session.server(data, keep=keep):
+        if session.is_embedded():
+            _seed_if_empty(data, sessions, seed)
+        code = _run({"ops": {"raw_sessions": {"config": {"generate_when_empty": False}}}}, json)
+        if not json:
+            _how_to_open(data)
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    k: Annotated[str | None, typer.Option(help="Number of clusters, or 'auto', instead of what the settings say.")] = None,
+    method: Annotated[str | None, typer.Option(help="'lsa', 'spherical' or 'kmeans', instead of what the settings say.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the clustering, instead of what the settings say.")] = None,
+    json: JsonOption = False,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Materialize the asset graph on the sessions that are there.
+
+    Exit code 0: published. 1: a check stopped it, or something failed; it says what.
+
+    Examples:
+
+      [bold]segments run[/]
+
+      [bold]ELASTICSEARCH_URL=https://es:9200 ELASTICSEARCH_API_KEY=... segments run --json[/]
+    """
+    answer_in_json(json)
+    data = session.use_data_dir(data_dir, config)
+    wanted = {name: value for name, value in {"k": k, "method": method, "seed": seed}.items() if value is not None}
+    with session.server(data):
+        ops = {"raw_sessions": {"config": {"generate_when_empty": False}}, "kmeans_model": {"config": wanted}}
+        raise typer.Exit(_run({"ops": ops}, json))
+
+
+@app.command()
+def check(
+    json: JsonOption = False,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit XML report here.")] = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Evaluate every asset check on what was last materialized; for CI.
+
+    Exit code 0 only if every check of severity ERROR passed, blocking or not.
+
+    Examples:
+
+      [bold]segments run && segments check --junit checks.xml[/]
+    """
+    answer_in_json(json)
+    data = session.use_data_dir(data_dir, config)
+    with session.server(data):
+        raise typer.Exit(_run(None, json, junit))
+
+
+@app.command()
+def seed(
+    sessions: Annotated[int, typer.Option(min=1, max=50_000_000, help="How many sessions.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed (and end), same sessions.")] = 42,
+    end: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day they end before (UTC). Default: today.")] = None,
+    index: IndexOption = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Generate realistic sessions and write them to the index.
+
+    Examples:
+
+      [bold]segments seed --sessions 100000 --seed 7[/]
+    """
+    data = session.use_data_dir(data_dir, config)
+    with session.server(data):
+        from segmentation_assets.defs.resources import resolved_resources
+        from segmentation_assets.io.seeding import seed_sessions
+
+        elasticsearch, settings, _ = resolved_resources()
+        target = index or settings.load().sessions.index
+        with elasticsearch.client() as client, counting(f"writing {target}") as progress:
+            summary = seed_sessions(
+                client, target, data, sessions=sessions, seed=seed, now=datetime.now(UTC),
+                end=end.replace(tzinfo=UTC) if end else None, on_progress=progress,
+            )  # fmt: skip
+    out.print(f"{target}: {summary.created:,} sessions written, {summary.updated + summary.unchanged:,} were there already.")
+    out.print(f"What taste was meant lies in {data.truth}.", soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="NDJSON, CSV, TSV, Parquet, OpenSearch UBI (bulk NDJSON) or the Excite log; .gz too.")],
+    format: Annotated[str | None, typer.Option(help="ndjson, csv, tsv, parquet, ubi or excite. Default: found out from the content.")] = None,
+    map: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, e.g. search_query=q. May be given several times.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Comma-separated names of the columns of a CSV or TSV that has no header.")] = None,
+    timestamp_format: Annotated[str | None, typer.Option(help="epoch_second, epoch_millis, or a pattern such as '%d.%m.%Y %H:%M'. Default: ISO 8601.")] = None,
+    index: IndexOption = None,
+    json: JsonOption = False,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Load sessions from a file; what cannot be used is set aside with its reason.
+
+    Importing the same file again changes nothing.
+
+    Examples:
+
+      [bold]segments import sessions.ndjson[/]
+
+      [bold]segments import log.csv --map user_id=customer --map search_query=q --timestamp-format '%Y-%m-%d %H:%M:%S'[/]
+
+      [bold]segments import ubi.ndjson[/]             OpenSearch UBI 1.3: queries joined with their clicks
+    """
+    from segmentation_assets.cli.importing import import_file
+
+    answer_in_json(json)
+    data = session.use_data_dir(data_dir, config)
+    with session.server(data):
+        names = [name.strip() for name in columns.split(",")] if columns else None
+        import_file(path, format, map or [], names, timestamp_format, index, json)
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address the UI listens on.")] = "127.0.0.1",
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Open the Dagster UI on the same data.
+
+    Examples:
+
+      [bold]segments dev[/]
+
+      [bold]segments dev --port 3100 --data-dir /tmp/try[/]
+    """
+    from segmentation_assets.cli.dev import serve
+
+    data = session.use_data_dir(data_dir, config)
+    with session.server(data):
+        raise typer.Exit(serve(data, host, port))
+
+
+@app.command()
+def rollback(
+    to: Annotated[str | None, typer.Option(help="Index to go back to. Default: the one published before.")] = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Point readers at segments published earlier.
+
+    Examples:
+
+      [bold]segments rollback[/]
+    """
+    data = session.use_data_dir(data_dir, config)
+    with session.server(data):
+        from segmentation_assets.defs.resources import resolved_resources
+        from segmentation_assets.io.publishing import rollback as go_back
+
+        elasticsearch, settings, _ = resolved_resources()
+        with elasticsearch.client() as client:
+            state = go_back(client, settings.load().publish.alias, to)
+    out.print(f"{state.alias} now leads to {state.index} ({state.documents:,} documents).", soft_wrap=True)
+
+
+@app.command()
+def doctor(json: JsonOption = False, data_dir: DataDirOption = None, config: ConfigOption = None) -> None:
+    """Look at versions, server, credentials, indices, disk and memory: a verdict and a cure for each.
+
+    Exit code 1 if something is wrong.
+
+    Examples:
+
+      [bold]segments doctor[/]
+    """
+    from segmentation_assets.cli.doctor import examine
+
+    answer_in_json(json)
+    raise typer.Exit(examine(session.use_data_dir(data_dir, config), json))
+
+
+@elasticsearch_app.command()
+def start(data_dir: DataDirOption = None) -> None:
+    """Start the embedded Elasticsearch and leave it running until `segments elasticsearch stop`."""
+    node = _node(data_dir)
+    lease = node.acquire(keep=True, on_progress=say)
+    lease.release()
+    out.print(f"Elasticsearch {lease.version} runs at {lease.url}", soft_wrap=True)
+
+
+@elasticsearch_app.command()
+def stop(data_dir: DataDirOption = None) -> None:
+    """Stop the embedded Elasticsearch, whoever started it."""
+    out.print("Stopped." if _node(data_dir).stop() else "It was not running.")
+
+
+@elasticsearch_app.command()
+def status(json: JsonOption = False, data_dir: DataDirOption = None) -> None:
+    """Say whether the embedded Elasticsearch runs, and where. Exit code 3 if it does not."""
+    from dataclasses import asdict
+
+    answer_in_json(json)
+    found = _node(data_dir).status()
+    if json:
+        print_json(asdict(found))
+    else:
+        for name, value in asdict(found).items():
+            if value is not None:
+                out.print(f"{name}: {value}", soft_wrap=True, markup=False)
+    raise typer.Exit(0 if found.state == "running" else 3)
+
+
+@elasticsearch_app.command()
+def url(data_dir: DataDirOption = None) -> None:
+    """Print the address of the running embedded Elasticsearch."""
+    found = _node(data_dir).url()
+    if found is None:
+        raise SegmentsError("The embedded Elasticsearch is not running.", "Start it with `segments elasticsearch start`.")
+    out.print(found, soft_wrap=True)
+
+
+def _node(data_dir: Path | None):  # type: ignore[no-untyped-def]  # imported late
+    from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch
+
+    return EmbeddedElasticsearch(session.use_data_dir(data_dir))
+
+
+def _seed_if_empty(data: DataDir, sessions: int, seed: int) -> None:
+    from segmentation_assets.defs.resources import resolved_resources
+    from segmentation_assets.io.seeding import seed_when_empty
+
+    elasticsearch, settings, _ = resolved_resources()
+    index = settings.load().sessions.index
+    with elasticsearch.client() as client:
+        written = seed_when_empty(client, index, data, datetime.now(UTC), sessions, seed)
+    say(f"Generated {written:,} sessions into {index} (seed {seed})." if written else f"Using the sessions that are in {index}; none were generated.")
+
+
+def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = None) -> int:
+    """Run the graph, or only its checks where ``run_config`` is None; returns the exit code."""
+    from segmentation_assets.cli import report, runs
+    from segmentation_assets.defs.resources import resolved_resources
+
+    elasticsearch, settings, storage = resolved_resources()
+    alias = settings.load().publish.alias  # a mistake in the settings file is said before anything runs
+    settings.taxonomy()
+    with runs.instance() as instance:
+        if run_config is None:
+            for asset in runs.ASSETS:
+                storage.store.require(asset)
+        done = runs.evaluate_checks(instance) if run_config is None else runs.materialize(run_config, instance)
+    with elasticsearch.client() as client:
+        result = report.collect(done, storage.store, client, alias, elasticsearch.embedded, checks_only=run_config is None)
+    if junit is not None:
+        report.write_junit(junit, done)
+    if as_json:
+        print_json(result)
+    else:
+        report.show(result)
+    failed = not done.success or done.failed_errors
+    if failed:
+        report.show_failure(result)
+    return 1 if failed else 0
+
+
+def _how_to_open(data: DataDir) -> None:
+    import os
+
+    os.environ.pop("SEGMENTS_HOME")  # set by this very process; what is left is what the next command will find
+    option = "" if data == DataDir.resolve() else f" --data-dir {data.root}"
+    err.print(f"Open the Dagster UI on it: [bold]segments dev{option}[/]", soft_wrap=True)

@@ -1,0 +1,61 @@
+"""``segments dev``: Dagster's own development server on our data folder.
+
+What belongs here: starting it and passing signals on. What does not: anything the UI shows.
+"""
+
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
+from segmentation_assets.cli.terminal import say
+from segmentation_assets.errors import SegmentsError
+from segmentation_assets.paths import DataDir
+
+WORKSPACE = """\
+# Written by `segments dev`.
+load_from:
+  - python_module:
+      module_name: segmentation_assets.definitions
+      location_name: segmentation_assets
+"""
+
+
+def serve(data: DataDir, host: str, port: int) -> int:
+    """Run ``dagster dev`` until it ends or is interrupted; returns its exit code.
+
+    Raises:
+        SegmentsError: the port is taken.
+    """
+    _require_free(host, port)
+    workspace = data.dagster / "workspace.yaml"
+    workspace.write_text(WORKSPACE)
+    say(f"Dagster UI: http://{host}:{port}   (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port), "--log-level", "warning"]
+    process = subprocess.Popen(command, cwd=data.dagster)  # noqa: S603  # our own interpreter and arguments
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if process.poll() is None:
+            process.terminate()
+    # ended by the signal that was passed on: that is how one ends it
+    return 0 if code in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143) else code
+
+
+def _require_free(host: str, port: int) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SegmentsError(f"Port {port} on {host} cannot be used: {error.strerror}.", "Choose another with --port.") from None

@@ -1,0 +1,193 @@
+"""Runs of the asset graph from the terminal, through Dagster, on its persistent instance.
+
+What belongs here: starting a run, following it, collecting what it recorded. What does not: showing it (report).
+"""
+
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+from dagster import AssetCheckEvaluation
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from segmentation_assets.cli.terminal import err
+from segmentation_assets.definitions import build_definitions
+from segmentation_assets.defs.automation import segmentation
+from segmentation_assets.errors import SegmentsError
+
+JOB = segmentation.name
+ASSETS = ("raw_sessions", "tfidf_matrix", "kmeans_model", "labeled_segments", "es_user_segments")
+
+
+@dataclass(frozen=True)
+class CheckVerdict:
+    """An asset check's evaluation, as recorded."""
+
+    name: str
+    asset: str
+    passed: bool
+    severity: str
+    blocking: bool
+    values: dict[str, Any]
+    message: str = ""
+
+
+@dataclass
+class RunReport:
+    """What a run recorded.
+
+    Attributes:
+        run_id: Dagster's.
+        success: whether every step succeeded.
+        seconds: by step.
+        checks: evaluations, in the order of the graph.
+        failures: step to what it said, for steps that failed by themselves (not by a blocking check).
+        skipped: assets that were not reached.
+    """
+
+    run_id: str
+    success: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    checks: list[CheckVerdict] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def failed_errors(self) -> list[CheckVerdict]:
+        """Checks of severity ERROR that failed, blocking or not."""
+        return [check for check in self.checks if not check.passed and check.severity == "ERROR"]
+
+
+def materialize(run_config: dict[str, Any], instance: dg.DagsterInstance) -> RunReport:
+    """Materialize the whole graph, with progress on the terminal."""
+    job = build_definitions().resolve_job_def(JOB)
+    return _execute(job, run_config, instance)
+
+
+def evaluate_checks(instance: dg.DagsterInstance) -> RunReport:
+    """Evaluate every asset check on what is stored, materializing nothing."""
+    checks_only = dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())
+    definitions = build_definitions()
+    job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[checks_only])).resolve_job_def("checks")
+    return _execute(job, {}, instance)
+
+
+@contextmanager
+def instance() -> Iterator[dg.DagsterInstance]:
+    """The persistent Dagster instance of DAGSTER_HOME.
+
+    Raises:
+        SegmentsError: it cannot be opened.
+    """
+    try:
+        opened = dg.DagsterInstance.get()
+    except Exception as error:  # noqa: BLE001  # whatever Dagster says of its own configuration, the user has to see
+        raise SegmentsError(
+            f"Dagster's instance cannot be opened: {' '.join(str(error).split())[:400]}", "Check DAGSTER_HOME and its dagster.yaml."
+        ) from None
+    with opened:
+        yield opened
+
+
+def _execute(job: dg.JobDefinition, run_config: dict[str, Any], instance: dg.DagsterInstance) -> RunReport:
+    run_id = str(uuid4())
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with _following(instance, run_id):
+        result = job.execute_in_process(
+            run_config={**run_config, **quiet}, instance=instance, run_id=run_id, raise_on_error=False, tags={"segments/started_by": "cli"}
+        )
+    return _collect(result, run_id)
+
+
+def _collect(result: dg.ExecuteInProcessResult, run_id: str) -> RunReport:
+    report = RunReport(run_id, result.success)
+    reached = set()
+    for event in result.all_events:
+        step = event.step_key or ""
+        if event.is_step_success:
+            report.seconds[step] = round(event.step_success_data.duration_ms / 1000, 3)
+            reached.add(step)
+        elif event.is_step_failure:
+            reached.add(step)
+            error = _root_cause(event.step_failure_data.error)
+            if not error.startswith("DagsterAssetCheckFailedError"):
+                report.failures[step] = error
+        elif event.event_type_value == "ASSET_CHECK_EVALUATION":
+            evaluation = event.asset_check_evaluation_data
+            report.checks.append(verdict(evaluation))
+    report.skipped = [asset for asset in ASSETS if asset not in reached]
+    return report
+
+
+def verdict(evaluation: AssetCheckEvaluation) -> CheckVerdict:
+    """A recorded evaluation in plain values."""
+    severity = evaluation.severity.value
+    return CheckVerdict(
+        name=evaluation.check_name,
+        asset=evaluation.asset_key.path[-1],
+        passed=evaluation.passed,
+        severity=severity,
+        blocking=bool(evaluation.blocking) and severity == "ERROR",
+        values={name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, int | float | str)},
+        message=evaluation.description or "",
+    )
+
+
+def _root_cause(error: Any) -> str:
+    while error is not None and error.cause is not None:  # Dagster wraps what was raised in an error of its own
+        error = error.cause
+    text = error.message.strip() if error is not None else "no error was recorded"
+    return re.sub(r"^(?:[a-z_]\w*\.)+(?=[A-Z]\w*: )", "", text)
+
+
+@contextmanager
+def _following(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Show each step as it starts and ends, read from the instance's event log as the UI does."""
+    over = threading.Event()
+
+    def follow() -> None:
+        cursor, running = None, ""
+        with Live(Text(""), console=err, transient=True, refresh_per_second=8) as live:
+            last = False
+            while not last:
+                last = over.wait(0.25)
+                page = instance.get_records_for_run(run_id, cursor=cursor, limit=500)
+                cursor = page.cursor
+                for line, running in _lines([record.event_log_entry for record in page.records], running):
+                    if line:
+                        err.print(line)
+                live.update(Spinner("dots", text=f" {running}") if running else Text(""))
+
+    thread = threading.Thread(target=follow, name="run-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=10)
+
+
+def _lines(entries: Iterable[Any], running: str) -> Iterator[tuple[Text | None, str]]:
+    for entry in entries:
+        event = entry.dagster_event
+        step = entry.step_key or ""
+        if event is None:
+            if step in ASSETS and running:  # what the asset logged itself
+                yield None, f"{step}: {entry.user_message[:100]}"
+        elif event.is_step_start and step in ASSETS:
+            yield None, step
+        elif event.is_step_success and step in ASSETS:
+            yield Text.assemble(("  done ", "green"), f"{step:<18} {event.step_success_data.duration_ms / 1000:6.2f} s"), ""
+        elif event.event_type_value == "ASSET_CHECK_EVALUATION":
+            check = verdict(event.asset_check_evaluation_data)
+            mark = ("  ok   ", "green") if check.passed else ("  FAIL ", "bold red") if check.severity == "ERROR" else ("  warn ", "yellow")
+            yield Text.assemble(mark, f"  {check.name}", f": {check.message}" if check.message else ""), running
+        elif event.is_step_failure and step in ASSETS:
+            yield Text.assemble(("  FAIL ", "bold red"), step), ""
