@@ -7,20 +7,26 @@ from typing import Any
 import dagster as dg
 
 from segmentation_assets.defs import automation, clusters, publishing, segments, sessions, vectors
+from segmentation_assets.defs.automation import with_policies
 from segmentation_assets.defs.resources import build_resources
 
-STAGES = [sessions, vectors, clusters, segments, publishing, automation]
+STAGES = [sessions, vectors, clusters, segments, publishing]
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions; ``resources`` replaces some by name, which is how tests put their own in."""
-    loaded = dg.load_definitions_from_modules(
-        STAGES,
+    return dg.Definitions(
+        assets=with_policies(dg.load_assets_from_modules(STAGES)),
+        asset_checks=dg.load_asset_checks_from_modules(STAGES),
+        jobs=[automation.segmentation],
+        schedules=[automation.hourly, automation.daily],
+        sensors=[automation.new_sessions, automation.alert_on_failure, automation.automation],
         resources=build_resources() | dict(resources or {}),
         # The steps share one process: importing scikit-learn and pandas anew for each costs more than the work itself.
-        executor=dg.multiprocess_executor if os.environ.get("SEGMENTS_EXECUTOR") == "multiprocess" else dg.in_process_executor,
+        executor=dg.multiprocess_executor
+        if os.environ.get("SEGMENTS_EXECUTOR") == "multiprocess"
+        else dg.in_process_executor,
     )
-    return automation.with_policies(loaded)
 
 
 @dg.definitions

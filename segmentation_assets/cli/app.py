@@ -39,10 +39,22 @@ app = typer.Typer(
 elasticsearch_app = typer.Typer(no_args_is_help=True, help="The embedded Elasticsearch: start, stop, status, url.")
 app.add_typer(elasticsearch_app, name="elasticsearch")
 
-DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Folder for everything kept on this machine. Default: $SEGMENTS_HOME, else your data folder.")]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file (YAML). Default: $SEGMENTS_CONFIG, else segments.yaml in the data folder.")]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Folder for everything kept on this machine. Default: $SEGMENTS_HOME, else your data folder."
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Settings file (YAML). Default: $SEGMENTS_CONFIG, else segments.yaml in the data folder."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-IndexOption = Annotated[str | None, typer.Option("--index", help="Index to write to. Default: sessions.index of the settings.")]
+IndexOption = Annotated[
+    str | None, typer.Option("--index", help="Index to write to. Default: sessions.index of the settings.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -52,13 +64,19 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     pass
 
 
 @app.command()
 def demo(
-    sessions: Annotated[int, typer.Option(min=1, max=50_000_000, help="Sessions to generate when there are none yet.")] = 1_000,
+    sessions: Annotated[
+        int, typer.Option(min=1, max=50_000_000, help="Sessions to generate when there are none yet.")
+    ] = 1_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated sessions.")] = 42,
     json: JsonOption = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded Elasticsearch running.")] = False,
@@ -86,9 +104,15 @@ def demo(
 
 @app.command()
 def run(
-    k: Annotated[str | None, typer.Option(help="Number of clusters, or 'auto', instead of what the settings say.")] = None,
-    method: Annotated[str | None, typer.Option(help="'lsa', 'spherical' or 'kmeans', instead of what the settings say.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the clustering, instead of what the settings say.")] = None,
+    k: Annotated[
+        str | None, typer.Option(help="Number of clusters, or 'auto', instead of what the settings say.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="'lsa', 'spherical' or 'kmeans', instead of what the settings say.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the clustering, instead of what the settings say.")
+    ] = None,
     json: JsonOption = False,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -136,7 +160,9 @@ def check(
 def seed(
     sessions: Annotated[int, typer.Option(min=1, max=50_000_000, help="How many sessions.")] = 1_000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed (and end), same sessions.")] = 42,
-    end: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day they end before (UTC). Default: today.")] = None,
+    end: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day they end before (UTC). Default: today.")
+    ] = None,
     index: IndexOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -159,17 +185,30 @@ def seed(
                 client, target, data, sessions=sessions, seed=seed, now=datetime.now(UTC),
                 end=end.replace(tzinfo=UTC) if end else None, on_progress=progress,
             )  # fmt: skip
-    out.print(f"{target}: {summary.created:,} sessions written, {summary.updated + summary.unchanged:,} were there already.")
+    out.print(
+        f"{target}: {summary.created:,} sessions written, {summary.updated + summary.unchanged:,} were there already."
+    )
     out.print(f"What taste was meant lies in {data.truth}.", soft_wrap=True)
 
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="NDJSON, CSV, TSV, Parquet, OpenSearch UBI (bulk NDJSON) or the Excite log; .gz too.")],
-    format: Annotated[str | None, typer.Option(help="ndjson, csv, tsv, parquet, ubi or excite. Default: found out from the content.")] = None,
-    map: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, e.g. search_query=q. May be given several times.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Comma-separated names of the columns of a CSV or TSV that has no header.")] = None,
-    timestamp_format: Annotated[str | None, typer.Option(help="epoch_second, epoch_millis, or a pattern such as '%d.%m.%Y %H:%M'. Default: ISO 8601.")] = None,
+    path: Annotated[
+        Path, typer.Argument(help="NDJSON, CSV, TSV, Parquet, OpenSearch UBI (bulk NDJSON) or the Excite log; .gz too.")
+    ],
+    format: Annotated[
+        str | None, typer.Option(help="ndjson, csv, tsv, parquet, ubi or excite. Default: found out from the content.")
+    ] = None,
+    map: Annotated[
+        list[str] | None, typer.Option(help="FIELD=COLUMN, e.g. search_query=q. May be given several times.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Comma-separated names of the columns of a CSV or TSV that has no header.")
+    ] = None,
+    timestamp_format: Annotated[
+        str | None,
+        typer.Option(help="epoch_second, epoch_millis, or a pattern such as '%d.%m.%Y %H:%M'. Default: ISO 8601."),
+    ] = None,
     index: IndexOption = None,
     json: JsonOption = False,
     data_dir: DataDirOption = None,
@@ -293,7 +332,9 @@ def url(data_dir: DataDirOption = None) -> None:
     """Print the address of the running embedded Elasticsearch."""
     found = _node(data_dir).url()
     if found is None:
-        raise SegmentsError("The embedded Elasticsearch is not running.", "Start it with `segments elasticsearch start`.")
+        raise SegmentsError(
+            "The embedded Elasticsearch is not running.", "Start it with `segments elasticsearch start`."
+        )
     out.print(found, soft_wrap=True)
 
 
@@ -311,7 +352,11 @@ def _seed_if_empty(data: DataDir, sessions: int, seed: int) -> None:
     index = settings.load().sessions.index
     with elasticsearch.client() as client:
         written = seed_when_empty(client, index, data, datetime.now(UTC), sessions, seed)
-    say(f"Generated {written:,} sessions into {index} (seed {seed})." if written else f"Using the sessions that are in {index}; none were generated.")
+    say(
+        f"Generated {written:,} sessions into {index} (seed {seed})."
+        if written
+        else f"Using the sessions that are in {index}; none were generated."
+    )
 
 
 def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = None) -> int:
@@ -328,7 +373,9 @@ def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = 
                 storage.store.require(asset)
         done = runs.evaluate_checks(instance) if run_config is None else runs.materialize(run_config, instance)
     with elasticsearch.client() as client:
-        result = report.collect(done, storage.store, client, alias, elasticsearch.embedded, checks_only=run_config is None)
+        result = report.collect(
+            done, storage.store, client, alias, elasticsearch.embedded, checks_only=run_config is None
+        )
     if junit is not None:
         report.write_junit(junit, done)
     if as_json:

@@ -31,7 +31,20 @@ def serve(data: DataDir, host: str, port: int) -> int:
     workspace = data.dagster / "workspace.yaml"
     workspace.write_text(WORKSPACE)
     say(f"Dagster UI: http://{host}:{port}   (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port), "--log-level", "warning"]
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-w",
+        str(workspace),
+        "-h",
+        host,
+        "-p",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
     process = subprocess.Popen(command, cwd=data.dagster)  # noqa: S603  # our own interpreter and arguments
 
     def pass_on(number: int, _: object) -> None:
@@ -58,4 +71,6 @@ def _require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise SegmentsError(f"Port {port} on {host} cannot be used: {error.strerror}.", "Choose another with --port.") from None
+            raise SegmentsError(
+                f"Port {port} on {host} cannot be used: {error.strerror}.", "Choose another with --port."
+            ) from None

@@ -61,7 +61,12 @@ def _guarded(look: Callable[[DataDir], list[Finding]], data: DataDir) -> list[Fi
 def _python() -> Finding:
     seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.platform == "win32":
-        return Finding("python", "problem", seen, "The embedded Elasticsearch needs Linux or macOS; set ELASTICSEARCH_URL, or use WSL.")
+        return Finding(
+            "python",
+            "problem",
+            seen,
+            "The embedded Elasticsearch needs Linux or macOS; set ELASTICSEARCH_URL, or use WSL.",
+        )
     return Finding("python", "ok", seen)
 
 
@@ -79,7 +84,12 @@ def _memory() -> Finding:
     memory = psutil.virtual_memory()
     seen = f"{memory.available / 1024**3:.1f} of {memory.total / 1024**3:.1f} GiB free"
     if memory.available < MEMORY_NEEDED:
-        return Finding("memory", "problem", seen, "About 2 GiB are needed: close something, or set SEGMENTS_ELASTICSEARCH_HEAP=512m.")
+        return Finding(
+            "memory",
+            "problem",
+            seen,
+            "About 2 GiB are needed: close something, or set SEGMENTS_ELASTICSEARCH_HEAP=512m.",
+        )
     return Finding("memory", "ok", seen)
 
 
@@ -87,13 +97,17 @@ def _disk(subject: str, path: Path) -> Finding:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     seen = f"{path}: {free / 1024**3:.1f} GiB free"
-    return Finding(subject, "ok", seen) if free >= DISK_NEEDED else Finding(subject, "problem", seen, "Free at least 1 GiB, or choose another with --data-dir.")
+    return (
+        Finding(subject, "ok", seen)
+        if free >= DISK_NEEDED
+        else Finding(subject, "problem", seen, "Free at least 1 GiB, or choose another with --data-dir.")
+    )
 
 
 def _settings(_: DataDir) -> list[Finding]:
     from segmentation_assets.defs.resources import resolved_resources
 
-    _, settings, _ = resolved_resources()
+    settings = resolved_resources()[1]
     settings.load()
     segments = ", ".join(settings.taxonomy().segments)
     return [Finding("settings", "ok", str(settings.path or "defaults")), Finding("taxonomy", "ok", segments)]
@@ -106,7 +120,12 @@ def _elasticsearch(data: DataDir) -> list[Finding]:
 
     node = EmbeddedElasticsearch(data)
     if node.url() is None:
-        note = Finding("elasticsearch", "note", "embedded, not running", "It starts when it is needed; `segments elasticsearch start` starts it now.")
+        note = Finding(
+            "elasticsearch",
+            "note",
+            "embedded, not running",
+            "It starts when it is needed; `segments elasticsearch start` starts it now.",
+        )
         return [note]
     with node.acquire():
         return _indices()
@@ -121,7 +140,15 @@ def _indices() -> list[Finding]:
     elasticsearch, settings, _ = resolved_resources()
     chosen = settings.load()
     with elasticsearch.client() as client:
-        kind = "embedded" if elasticsearch.embedded else "API key" if elasticsearch.api_key else "basic auth" if elasticsearch.username else "no credentials"
+        kind = (
+            "embedded"
+            if elasticsearch.embedded
+            else "API key"
+            if elasticsearch.api_key
+            else "basic auth"
+            if elasticsearch.username
+            else "no credentials"
+        )
         findings = [Finding("elasticsearch", "ok", f"{server_version(client) or 'reached'} ({kind})")]
         try:
             count = count_sessions(client, chosen.sessions.index)

@@ -29,7 +29,9 @@ def import_file(
     Raises:
         SegmentsError: see ``io.importing`` and ``io.session_store``.
     """
-    reading = read_file(path, format=format, mapping=_mapping(pairs), timestamp_format=timestamp_format, columns=columns)
+    reading = read_file(
+        path, format=format, mapping=_mapping(pairs), timestamp_format=timestamp_format, columns=columns
+    )
     for sentence in reading.plan.assumed:
         say(sentence)
     elasticsearch, settings, _ = resolved_resources()
@@ -59,11 +61,17 @@ def import_file(
         soft_wrap=True,
     )
     if summary.rejected:
-        reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(summary.rejected.items(), key=lambda item: -item[1]))
-        out.print(f"Set aside {summary.rejected_total:,} in {escape(rejected_index(target))}: {reasons}", soft_wrap=True)
+        reasons = ", ".join(
+            f"{reason} {n:,}" for reason, n in sorted(summary.rejected.items(), key=lambda item: -item[1])
+        )
+        out.print(
+            f"Set aside {summary.rejected_total:,} in {escape(rejected_index(target))}: {reasons}", soft_wrap=True
+        )
     counts = reading.counts
     if counts.events:
-        out.print(f"UBI: {counts.clicks_joined:,} clicks joined, {counts.clicks_unmatched:,} on queries that are not in the file.")
+        out.print(
+            f"UBI: {counts.clicks_joined:,} clicks joined, {counts.clicks_unmatched:,} on queries that are not in the file."
+        )
 
 
 def _mapping(pairs: list[str]) -> dict[str, str] | None:

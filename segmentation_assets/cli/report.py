@@ -19,9 +19,18 @@ from segmentation_assets.io.elasticsearch import server_version
 from segmentation_assets.io.publishing import published_state
 
 
-def collect(report: RunReport, store: ArtifactStore, client: Elasticsearch, alias: str, embedded: bool, checks_only: bool = False) -> dict[str, Any]:
+def collect(
+    report: RunReport,
+    store: ArtifactStore,
+    client: Elasticsearch,
+    alias: str,
+    embedded: bool,
+    checks_only: bool = False,
+) -> dict[str, Any]:
     """The result as plain values; what the run did not reach is null or empty."""
-    reached = set(ASSETS) if checks_only else {a for a in ASSETS if a not in report.skipped and a not in report.failures}
+    reached = (
+        set(ASSETS) if checks_only else {a for a in ASSETS if a not in report.skipped and a not in report.failures}
+    )
     intake = _load(store, "raw_sessions", Sessions, reached)
     labeled = _load(store, "labeled_segments", LabeledSegments, reached)
     state = published_state(client, alias)
@@ -58,7 +67,9 @@ def collect(report: RunReport, store: ArtifactStore, client: Elasticsearch, alia
             for check in report.checks
         ],
         "published": {"alias": live.alias, "index": live.index, "documents": live.documents} if live else None,
-        "still_published": {"alias": state.alias, "index": state.index, "documents": state.documents} if state and not live else None,
+        "still_published": {"alias": state.alias, "index": state.index, "documents": state.documents}
+        if state and not live
+        else None,
         "failures": report.failures,
         "elasticsearch": {"url": _url(client), "version": server_version(client), "embedded": embedded},
         "seconds": _by_asset(report),
@@ -92,7 +103,9 @@ def show(result: dict[str, Any]) -> None:
     if result["segments"]:
         out.print(segments_table(result))
     if result["set_aside"]:
-        reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(result["set_aside"].items(), key=lambda item: -item[1]))
+        reasons = ", ".join(
+            f"{reason} {n:,}" for reason, n in sorted(result["set_aside"].items(), key=lambda item: -item[1])
+        )
         out.print(f"Set aside {sum(result['set_aside'].values()):,} of {result['read']:,} documents: {reasons}")
     out.print(checks_table(result["checks"]))
     published = result["published"]
@@ -112,12 +125,18 @@ def show_failure(result: dict[str, Any]) -> None:
     for check in result["checks"]:
         if not check["passed"] and check["severity"] == "ERROR":
             kind = "blocking check" if check["blocking"] else "check"
-            err.print(f"[bold red]Failed:[/] {kind} {check['name']} on {check['asset']}: {escape(check['message'])}", soft_wrap=True)
+            err.print(
+                f"[bold red]Failed:[/] {kind} {check['name']} on {check['asset']}: {escape(check['message'])}",
+                soft_wrap=True,
+            )
     for step, message in result["failures"].items():
         err.print(f"[bold red]Failed:[/] {step}: {escape(message)}", soft_wrap=True)
     kept = result["still_published"]
     if kept:
-        err.print(f"Readers of {kept['alias']} still see what was published before ({kept['documents']:,} documents in {kept['index']}).", soft_wrap=True)
+        err.print(
+            f"Readers of {kept['alias']} still see what was published before ({kept['documents']:,} documents in {kept['index']}).",
+            soft_wrap=True,
+        )
     elif result["published"] is None:
         err.print("Nothing was published.")
 
@@ -147,7 +166,10 @@ def checks_table(checks: list[dict[str, Any]]):  # type: ignore[no-untyped-def]
             "ok" if check["passed"] else "FAILED" if check["severity"] == "ERROR" else "warning",
             check["name"],
             check["severity"] + (", blocking" if check["blocking"] else ""),
-            ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in check["values"].items()),
+            ", ".join(
+                f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in check["values"].items()
+            ),
         ]
         for check in checks
     ]
@@ -169,22 +191,33 @@ def write_junit(path: Path, report: RunReport) -> None:
         skipped="0",
     )
     for check in report.checks:
-        case = ET.SubElement(suite, "testcase", classname=check.asset, name=check.name, time=str(report.seconds.get(f"{check.asset}_{check.name}", 0)))
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname=check.asset,
+            name=check.name,
+            time=str(report.seconds.get(f"{check.asset}_{check.name}", 0)),
+        )
         if not check.passed and check.severity == "ERROR":
             ET.SubElement(case, "failure", message=_xml(check.message), type=check.severity).text = _numbers(check)
         else:
-            ET.SubElement(case, "system-out").text = _numbers(check) if check.passed else _xml(f"WARN: {check.message}\n") + _numbers(check)
+            ET.SubElement(case, "system-out").text = (
+                _numbers(check) if check.passed else _xml(f"WARN: {check.message}\n") + _numbers(check)
+            )
     for step, message in report.failures.items():
         case = ET.SubElement(suite, "testcase", classname="run", name=step)
         ET.SubElement(case, "error", message=_xml(message), type="run")
-    tree = ET.ElementTree(ET.Element("testsuites"))
-    tree.getroot().append(suite)
+    suites = ET.Element("testsuites")
+    suites.append(suite)
+    tree = ET.ElementTree(suites)
     ET.indent(tree)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tree.write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:
-        raise SegmentsError(f"{path} cannot be written: {error.strerror}.", "Choose another file with --junit.") from None
+        raise SegmentsError(
+            f"{path} cannot be written: {error.strerror}.", "Choose another file with --junit."
+        ) from None
 
 
 def _numbers(check: CheckVerdict) -> str:

@@ -90,7 +90,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
         opened = dg.DagsterInstance.get()
     except Exception as error:  # noqa: BLE001  # whatever Dagster says of its own configuration, the user has to see
         raise SegmentsError(
-            f"Dagster's instance cannot be opened: {' '.join(str(error).split())[:400]}", "Check DAGSTER_HOME and its dagster.yaml."
+            f"Dagster's instance cannot be opened: {' '.join(str(error).split())[:400]}",
+            "Check DAGSTER_HOME and its dagster.yaml.",
         ) from None
     with opened:
         yield opened
@@ -101,7 +102,11 @@ def _execute(job: dg.JobDefinition, run_config: dict[str, Any], instance: dg.Dag
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with _following(instance, run_id):
         result = job.execute_in_process(
-            run_config={**run_config, **quiet}, instance=instance, run_id=run_id, raise_on_error=False, tags={"segments/started_by": "cli"}
+            run_config={**run_config, **quiet},
+            instance=instance,
+            run_id=run_id,
+            raise_on_error=False,
+            tags={"segments/started_by": "cli"},
         )
     return _collect(result, run_id)
 
@@ -135,7 +140,11 @@ def verdict(evaluation: AssetCheckEvaluation) -> CheckVerdict:
         passed=evaluation.passed,
         severity=severity,
         blocking=bool(evaluation.blocking) and severity == "ERROR",
-        values={name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, int | float | str)},
+        values={
+            name: value.value
+            for name, value in evaluation.metadata.items()
+            if isinstance(value.value, int | float | str)
+        },
         message=evaluation.description or "",
     )
 
@@ -184,10 +193,19 @@ def _lines(entries: Iterable[Any], running: str) -> Iterator[tuple[Text | None, 
         elif event.is_step_start and step in ASSETS:
             yield None, step
         elif event.is_step_success and step in ASSETS:
-            yield Text.assemble(("  done ", "green"), f"{step:<18} {event.step_success_data.duration_ms / 1000:6.2f} s"), ""
+            yield (
+                Text.assemble(("  done ", "green"), f"{step:<18} {event.step_success_data.duration_ms / 1000:6.2f} s"),
+                "",
+            )
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = verdict(event.asset_check_evaluation_data)
-            mark = ("  ok   ", "green") if check.passed else ("  FAIL ", "bold red") if check.severity == "ERROR" else ("  warn ", "yellow")
+            mark = (
+                ("  ok   ", "green")
+                if check.passed
+                else ("  FAIL ", "bold red")
+                if check.severity == "ERROR"
+                else ("  warn ", "yellow")
+            )
             yield Text.assemble(mark, f"  {check.name}", f": {check.message}" if check.message else ""), running
         elif event.is_step_failure and step in ASSETS:
             yield Text.assemble(("  FAIL ", "bold red"), step), ""

@@ -37,7 +37,8 @@ def use_data_dir(data_dir: Path | None, config: Path | None = None) -> DataDir:
             (data.dagster / "dagster.yaml").write_text(DAGSTER_YAML)
     except OSError as error:
         raise SegmentsError(
-            f"The data folder {data.root} cannot be used: {error.strerror}.", f"Choose another with --data-dir or {HOME_VARIABLE}."
+            f"The data folder {data.root} cannot be used: {error.strerror}.",
+            f"Choose another with --data-dir or {HOME_VARIABLE}.",
         ) from None
     os.environ[HOME_VARIABLE] = str(data.root)
     if data_dir is not None or not os.environ.get("DAGSTER_HOME"):

@@ -11,7 +11,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from segmentation_assets.errors import SegmentsError
@@ -51,7 +59,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     """A table; nothing in it is read as markup, for queries come from strangers."""
     result = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
-        result.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+        # names and numbers stay whole; the last columns hold the prose that may wrap
+        whole = column in numeric or column in columns[:2]
+        result.add_column(column, justify="right" if column in numeric else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         result.add_row(*(escape(_printable(str(cell))) for cell in row))
     return result
@@ -65,7 +75,14 @@ def _printable(text: str) -> str:
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar for a known total, a running count for an unknown one; with rate and remaining time."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

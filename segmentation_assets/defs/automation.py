@@ -4,7 +4,9 @@ What belongs here: when things run and who is told. What does not: what runs. Ev
 switches it on; only the failure alert is on, because it starts nothing.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -16,15 +18,24 @@ from segmentation_assets.io.session_store import sessions_state
 ROOT = "raw_sessions"
 
 segmentation = dg.define_asset_job(
-    "segmentation", selection=dg.AssetSelection.groups("segmentation"), description="From sessions to published segments, with all checks."
+    "segmentation",
+    selection=dg.AssetSelection.groups("segmentation"),
+    description="From sessions to published segments, with all checks.",
 )
 
 hourly = dg.ScheduleDefinition(
-    name="hourly", job=segmentation, cron_schedule="5 * * * *", description="Every hour, five minutes past. Off until switched on."
+    name="hourly",
+    job=segmentation,
+    cron_schedule="5 * * * *",
+    description="Every hour, five minutes past. Off until switched on.",
 )
 
 daily = dg.ScheduleDefinition(
-    name="daily", job=segmentation, cron_schedule="30 3 * * *", execution_timezone="UTC", description="Every day at 03:30 UTC. Off until switched on."
+    name="daily",
+    job=segmentation,
+    cron_schedule="30 3 * * *",
+    execution_timezone="UTC",
+    description="Every day at 03:30 UTC. Off until switched on.",
 )
 
 
@@ -47,7 +58,9 @@ def new_sessions(
     arrivals = look(context.cursor, state.uuids, state.count, chosen.automation.new_sessions)
     if not arrivals.due:
         return dg.SensorResult(
-            skip_reason=dg.SkipReason(f"{arrivals.new} new sessions; a run is due after {chosen.automation.new_sessions}."),
+            skip_reason=dg.SkipReason(
+                f"{arrivals.new} new sessions; a run is due after {chosen.automation.new_sessions}."
+            ),
             cursor=arrivals.cursor,
         )
     return dg.SensorResult(
@@ -87,7 +100,7 @@ automation = dg.AutomationConditionSensorDefinition(
 )
 
 
-def with_policies(definitions: dg.Definitions) -> dg.Definitions:
+def with_policies(assets: Sequence[Any]) -> Sequence[Any]:
     """Give every asset its freshness policy and automation condition, by one rule.
 
     The root is due each night; the others follow as soon as what they are made of is new and its blocking checks passed.
@@ -96,10 +109,10 @@ def with_policies(definitions: dg.Definitions) -> dg.Definitions:
 
     def apply(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(
-            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26)),
+            freshness_policy=dg.FreshnessPolicy.time_window(
+                fail_window=timedelta(hours=48), warn_window=timedelta(hours=26)
+            ),
             automation_condition=dg.AutomationCondition.on_cron("30 3 * * *") if spec.key.path[-1] == ROOT else follow,
         )
 
-    return definitions.map_resolved_asset_specs(func=apply)
-
-
+    return dg.map_asset_specs(apply, assets)

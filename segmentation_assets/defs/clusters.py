@@ -38,7 +38,9 @@ def kmeans_model(
 ) -> dg.Output[ClusterModel]:
     """Fit the model."""
     chosen = _settings(settings.load().clusters, config)
-    model = fit(tfidf_matrix, raw_sessions.user_numbers(), chosen, previous=model_before(io_manager.store, context.log.warning))
+    model = fit(
+        tfidf_matrix, raw_sessions.user_numbers(), chosen, previous=model_before(io_manager.store, context.log.warning)
+    )
     change = model.change
     return dg.Output(
         model,
@@ -64,7 +66,11 @@ def kmeans_model(
             "previous_model": change.previous_version or "none",
             "sessions_that_changed_cluster": round(change.changed_share, 4),
             "clusters_kept_new_retired": f"{change.kept} kept, {change.new} new, {change.retired} retired",
-            **({"choice_of_k": picture(plots.k_curve(model.k_curve, model.k), "silhouette by k")} if model.k_curve else {}),
+            **(
+                {"choice_of_k": picture(plots.k_curve(model.k_curve, model.k), "silhouette by k")}
+                if model.k_curve
+                else {}
+            ),
         },
     )
 

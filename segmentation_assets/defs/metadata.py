@@ -17,7 +17,7 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> dg.TableMetadataValue:
+def table(rows: Iterable[Mapping[Any, Any]], columns: Mapping[str, str]) -> dg.TableMetadataValue:
     """Rows as a table.
 
     Args:

@@ -31,7 +31,12 @@ def es_user_segments(
     quality.require_publishable(quality.publish_gate(labeled_segments, chosen.checks))
     with elasticsearch.client() as client:
         published = publish_segments(
-            client, labeled_segments, chosen.publish, run_id=context.run_id, now=datetime.now(UTC), on_progress=log_progress(context.log)
+            client,
+            labeled_segments,
+            chosen.publish,
+            run_id=context.run_id,
+            now=datetime.now(UTC),
+            on_progress=log_progress(context.log),
         )
     return dg.Output(
         published,
@@ -62,4 +67,6 @@ def published_complete(
 ) -> dg.AssetCheckResult:
     """Counts through the alias, as a reader would; see ``quality.published_complete``."""
     with elasticsearch.client() as client:
-        return check_result(quality.published_complete(labeled_segments.table.num_rows, count_segments(client, es_user_segments.alias)))
+        return check_result(
+            quality.published_complete(labeled_segments.table.num_rows, count_segments(client, es_user_segments.alias))
+        )

@@ -57,15 +57,28 @@ def _embedded_url(data: DataDir) -> str:
 class ElasticsearchResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """An Elasticsearch cluster, or the embedded node when no URL is given."""
 
-    url: str | None = Field(None, description="Address, or several separated by commas. Not given: the embedded node on this machine.")
-    api_key: str | None = Field(None, description="API key, as Elasticsearch's 'encoded' value. Not together with username and password.")
+    url: str | None = Field(
+        None, description="Address, or several separated by commas. Not given: the embedded node on this machine."
+    )
+    api_key: str | None = Field(
+        None, description="API key, as Elasticsearch's 'encoded' value. Not together with username and password."
+    )
     username: str | None = Field(None, description="User name for basic authentication.")
     password: str | None = Field(None, description="Password for basic authentication.")
-    ca_certs: str | None = Field(None, description="PEM file of the authority that signed the cluster's certificate; the system's own when not given.")
-    verify_certs: bool = Field(True, description="Whether the certificate is verified. Switch off only to find an error.")
+    ca_certs: str | None = Field(
+        None,
+        description="PEM file of the authority that signed the cluster's certificate; the system's own when not given.",
+    )
+    verify_certs: bool = Field(
+        True, description="Whether the certificate is verified. Switch off only to find an error."
+    )
     request_timeout: float = Field(30.0, gt=0, description="Seconds before a request is given up.")
-    max_retries: int = Field(3, ge=0, description="Further tries after a connection error, a time-out or a 502, 503 or 504.")
-    http_compress: bool = Field(False, description="gzip request bodies. Pays over a slow network, costs time on a fast one.")
+    max_retries: int = Field(
+        3, ge=0, description="Further tries after a connection error, a time-out or a 502, 503 or 504."
+    )
+    http_compress: bool = Field(
+        False, description="gzip request bodies. Pays over a slow network, costs time on a fast one."
+    )
     data_dir: str | None = Field(None, description=_DATA_DIR)
 
     @property
@@ -107,7 +120,10 @@ class ElasticsearchResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The settings file, read and validated once a run."""
 
-    file: str | None = Field(None, description="YAML settings file. Not given: segments.yaml in the data folder if there is one, else the defaults.")
+    file: str | None = Field(
+        None,
+        description="YAML settings file. Not given: segments.yaml in the data folder if there is one, else the defaults.",
+    )
     data_dir: str | None = Field(None, description=_DATA_DIR)
 
     @property
@@ -184,7 +200,7 @@ def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, A
     that runs and never stores or shows.
     """
     environment = os.environ if environment is None else environment
-    fields = {
+    fields: dict[str, dict[str, Any]] = {
         resource: {field: dg.EnvVar(name) for field, name in names.items() if environment.get(name)}
         for resource, names in ENVIRONMENT.items()
     }
@@ -199,4 +215,7 @@ def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, A
 def resolved_resources() -> tuple[ElasticsearchResource, SettingsResource, ArtifactIOManager]:
     """The same resources outside a run, for the command line: fields hold values instead of references to the environment."""
     built = build_resources()
-    return tuple(built[name].process_config_and_initialize() for name in ("elasticsearch", "settings", "io_manager"))  # type: ignore[return-value]
+    elasticsearch, settings, io_manager = (
+        built[name].process_config_and_initialize() for name in ("elasticsearch", "settings", "io_manager")
+    )
+    return elasticsearch, settings, io_manager

@@ -31,7 +31,15 @@ def labeled_segments(
             "dagster/row_count": labeled.table.num_rows,
             "segments": table(
                 summary.to_dict("records"),
-                {"segment": "string", "users": "int", "sessions": "int", "share": "float", "clusters": "string", "keywords": "string", "sample_queries": "string"},
+                {
+                    "segment": "string",
+                    "users": "int",
+                    "sessions": "int",
+                    "share": "float",
+                    "clusters": "string",
+                    "keywords": "string",
+                    "sample_queries": "string",
+                },
             ),
             "evidence": table(
                 [
@@ -45,20 +53,39 @@ def labeled_segments(
                     }
                     for entry in labeled.labels
                 ],
-                {"cluster": "int", "segment": "string", "sessions": "int", "share with keyword": "float", "keywords (share)": "string", "runner-up": "string"},
+                {
+                    "cluster": "int",
+                    "segment": "string",
+                    "sessions": "int",
+                    "share with keyword": "float",
+                    "keywords (share)": "string",
+                    "runner-up": "string",
+                },
             ),
             "segment_sizes": picture(plots.segment_sizes(summary), "sessions and users by segment"),
-            "query_map": picture(plots.query_map(tfidf_matrix, kmeans_model, labeled, chosen.clusters.seed), "map of the queries"),
+            "query_map": picture(
+                plots.query_map(tfidf_matrix, kmeans_model, labeled, chosen.clusters.seed), "map of the queries"
+            ),
             "terms_by_cluster": picture(plots.cluster_terms(labeled), "terms of each cluster"),
             "sample": table(
-                labeled.table.select(["user_id", "search_query", "cluster", "segment", "confidence"]).slice(0, 10).to_pylist(),
-                {"user_id": "string", "search_query": "string", "cluster": "int", "segment": "string", "confidence": "float"},
+                labeled.table.select(["user_id", "search_query", "cluster", "segment", "confidence"])
+                .slice(0, 10)
+                .to_pylist(),
+                {
+                    "user_id": "string",
+                    "search_query": "string",
+                    "cluster": "int",
+                    "segment": "string",
+                    "confidence": "float",
+                },
             ),
         },
     )
 
 
-@dg.asset_check(asset="labeled_segments", blocking=True, description="Enough sessions and users are in a segment with a name.")
+@dg.asset_check(
+    asset="labeled_segments", blocking=True, description="Enough sessions and users are in a segment with a name."
+)
 def label_coverage(labeled_segments: LabeledSegments, settings: SettingsResource) -> dg.AssetCheckResult:
     """See ``quality.label_coverage``."""
     return check_result(quality.label_coverage(labeled_segments, settings.load().checks.label_coverage))

@@ -41,7 +41,9 @@ def raw_sessions(
         if elasticsearch.embedded and config.generate_when_empty:
             generated = seed_when_empty(client, wanted.index, DataDir.resolve(elasticsearch.data_dir), now)
             if generated:
-                context.log.warning(f"{wanted.index} was empty: generated {generated} example sessions on the embedded node.")
+                context.log.warning(
+                    f"{wanted.index} was empty: generated {generated} example sessions on the embedded node."
+                )
         sessions = read_sessions(
             client, wanted.index, now=now, start=wanted.start, end=wanted.end, on_progress=log_progress(context.log)
         )
@@ -55,7 +57,10 @@ def raw_sessions(
             "kept": intake.kept,
             "set_aside": intake.set_aside_total,
             "set_aside_by_reason": table(
-                [{"reason": r, "documents": n, "for example (ids)": intake.examples.get(r, [])} for r, n in sorted(intake.set_aside.items())],
+                [
+                    {"reason": r, "documents": n, "for example (ids)": intake.examples.get(r, [])}
+                    for r, n in sorted(intake.set_aside.items())
+                ],
                 {"reason": "string", "documents": "int", "for example (ids)": "string"},
             ),
             "users": len(users),
@@ -63,9 +68,17 @@ def raw_sessions(
             "index": wanted.index,
             "sample": table(
                 sessions.table.slice(0, 10).to_pylist(),
-                {"session_id": "string", "user_id": "string", "search_query": "string", "clicked_product_ids": "string", "timestamp": "string"},
+                {
+                    "session_id": "string",
+                    "user_id": "string",
+                    "search_query": "string",
+                    "clicked_product_ids": "string",
+                    "timestamp": "string",
+                },
             ),
-            "sessions_over_time": picture(plots.sessions_over_time(sessions.table["timestamp"].to_pandas()), "sessions over time"),
+            "sessions_over_time": picture(
+                plots.sessions_over_time(sessions.table["timestamp"].to_pandas()), "sessions over time"
+            ),
         },
     )
 

@@ -318,7 +318,9 @@ def _look_at(path: Path, encoding: str | None) -> _File:
         text = data.decode(encoding, _on_error(encoding)).removeprefix("\ufeff")
     except LookupError:
         raise UnknownFormat(f"There is no encoding {encoding!r}.", "Use for example utf-8 or latin-1.") from None
-    if text.count("\0") > len(text) / 100:
+    if not text.strip():
+        raise EmptyFile(f"{path} is empty.", "Check the export that wrote it.")
+    if text.count("\0") > len(text) / 10:
         raise UnknownFormat(f"{path} is no text and no Parquet file.", f"Convert it to one of {', '.join(FORMATS)}.")
     return _File(path, text, encoding, len(data) < _SAMPLE)
 
@@ -723,26 +725,28 @@ def _next_row(source: _Pushback, delimiter: str, quoted: bool, width: int | None
 
     A quote that is never closed would swallow the rows that follow: such a row is only its first line.
     """
-    taken: list[str] = []
-
-    def feed() -> Iterator[str]:
-        while len(taken) < _LONGEST_CELL_LINES and (line := next(source, None)) is not None:
-            taken.append(line)
-            yield line
-
     if not quoted:
         line = next(source, None)
         return ([], "", 0) if line is None else (line.rstrip("\r\n").split(delimiter), line, 1)
+    taken: list[str] = []
+    ended = False
+
+    def feed() -> Iterator[str]:
+        nonlocal ended
+        while len(taken) < _LONGEST_CELL_LINES:
+            line = next(source, None)
+            if line is None:
+                ended = True
+                return
+            taken.append(line)
+            yield line
+
     try:
         row: list[str] | None = next(_csv_reader(feed(), delimiter), [])
     except csv.Error:
         row = None
-    if len(taken) > 1 and (
-        row is None
-        or len(taken) >= _LONGEST_CELL_LINES
-        or (width or len(row)) != len(row)
-        or _left_open(taken, delimiter)
-    ):
+    suspect = len(taken) > 1 or (ended and taken)
+    if suspect and (row is None or (width or len(row)) != len(row) or _left_open(taken, delimiter)):
         source.give_back(taken[1:])
         return None, taken[0], 1
     return row, "".join(taken), len(taken)
@@ -991,7 +995,7 @@ class _Converter:
 
 def _converter(timestamp_format: str) -> _Converter:
     if timestamp_format not in ("iso", "epoch_second", "epoch_millis"):
-        now = datetime(2001, 2, 3, 4, 5, 6)
+        now = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
         try:
             if "%" not in timestamp_format:
                 raise ValueError("it has no %")

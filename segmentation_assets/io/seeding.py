@@ -43,7 +43,9 @@ def seed_sessions(
     _write_truth(generated.truth.sessions, data.truth / f"{index}-{seed}-{sessions}-sessions.parquet")
     _write_truth(generated.truth.users, data.truth / f"{index}-{seed}-{sessions}-users.parquet")
     records = ((document["session_id"], document) for document in generated.documents)
-    return write_sessions(client, index, records, source=f"generated-{seed}-{sessions}", now=now, on_progress=on_progress)
+    return write_sessions(
+        client, index, records, source=f"generated-{seed}-{sessions}", now=now, on_progress=on_progress
+    )
 
 
 def seed_when_empty(

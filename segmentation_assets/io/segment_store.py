@@ -49,9 +49,9 @@ def publish_segments(
 ) -> PublishedSegments:
     """Publish a segment for every session; see ``publishing.publish`` for what can be raised and what then stays as it was."""
     rows = labeled.table.num_rows
-    table = labeled.table.append_column("model_version", pa.repeat(pa.scalar(labeled.model_version), rows)).append_column(
-        "published_at", pa.repeat(pa.scalar(now, pa.timestamp("ms", tz="UTC")), rows)
-    )
+    table = labeled.table.append_column(
+        "model_version", pa.repeat(pa.scalar(labeled.model_version), rows)
+    ).append_column("published_at", pa.repeat(pa.scalar(now, pa.timestamp("ms", tz="UTC")), rows))
     published = publish(
         client,
         settings.alias,

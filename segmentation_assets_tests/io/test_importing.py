@@ -1,5 +1,6 @@
 """Files become documents: every row, under an id that stays the same."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -136,7 +137,10 @@ def test_any_session_written_as_parquet_comes_back_exactly(path: Path, rows: lis
     assert [{**d, "timestamp": parse_timestamp(d["timestamp"])} for d in read] == rows
 
 
-@given(cells=st.lists(st.tuples(text.filter(str.strip), text, text), min_size=1, max_size=6))
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+
+
+@given(cells=st.lists(st.tuples(words.filter(str.strip), words, words), min_size=1, max_size=6))
 @hypothesis_on_disk
 def test_any_text_written_as_csv_by_python_comes_back_with_its_words(path: Path, cells: list[tuple]) -> None:
     out = io.StringIO()
@@ -152,13 +156,10 @@ def test_any_text_written_as_csv_by_python_comes_back_with_its_words(path: Path,
 @pytest.mark.parametrize("format", [None, *(f for f in importing.FORMATS if f != "parquet")])
 def test_no_bytes_whatever_break_it(path: Path, data: bytes, format: str | None) -> None:
     path.write_bytes(data)
-    try:
+    with contextlib.suppress(SegmentsError):
         for session_id, document in read_file(path, format=format):
             assert session_id is not None
             SessionBuilder(NOW).add(session_id, document)
-    except SegmentsError as error:
-        assert error.problem
-        assert error.cure
 
 
 def test_a_generated_log_is_the_same_in_every_format(tmp_path: Path) -> None:
@@ -312,11 +313,16 @@ def test_a_bulk_action_without_its_document_is_not_dropped(path: Path) -> None:
 
 def test_a_quote_that_is_never_closed_spoils_one_row_only(path: Path) -> None:
     rows = [f"u{i},2025-01-01,q{i}" for i in range(300)]
-    for place, end in ((10, '"open'), (299, '"open'), (10, '"open "again"')):
+    for place in (10, 298, 299):  # also where no later line makes it too long
         broken = [*rows]
-        broken[place] = f"u,2025-01-01,{end}"
+        broken[place] = 'u,2025-01-01,"open'
         write(path, "\n".join(["user,time,query", *broken]) + "\n")
-        assert set_aside(path) == {"kept": 299, "not_an_object": 1}, (place, end)
+        assert set_aside(path) == {"kept": 299, "not_an_object": 1}, place
+    # A later quote does not close it, nor does the number of cells being right by chance.
+    broken = [*rows]
+    broken[10:13] = ['u,2025-01-01,"open', "u,2025-01-01,closed", 'u,2025-01-01,"fine"']
+    write(path, "\n".join(["user,time,query", *broken]) + "\n")
+    assert set_aside(path) == {"kept": 299, "not_an_object": 1}
 
 
 def test_cells_with_line_ends_quotes_and_separators_are_read(path: Path) -> None:
@@ -454,14 +460,13 @@ def test_parquet_types(path: Path) -> None:
 def test_parquet_times(path: Path, unit: str, zone: str | None) -> None:
     first = pa.scalar(datetime(2025, 1, 1, tzinfo=UTC), pa.timestamp("us", "UTC")).value * 1_000
     per_unit = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
-    values = pa.array([first // per_unit, 2**63 - 1], pa.int64()).cast(pa.timestamp(unit, zone))
+    far = 10**13 if unit == "s" else 2**63 - 1  # Parquet keeps seconds as milliseconds
+    values = pa.array([first // per_unit, far], pa.int64()).cast(pa.timestamp(unit, zone))
     pq.write_table(pa.table({"user": ["u", "u"], "query": ["a", "b"], "time": values}), path)
     read = documents(path)
     assert parse_timestamp(read[0]["timestamp"]) == datetime(2025, 1, 1, tzinfo=UTC)
-    if unit == "us":
-        assert parse_timestamp(read[1]["timestamp"]) is None  # the year 294247
-    kept = set_aside(path)
-    assert kept["kept"] == 1
+    # Beyond the year 9999, save that 64 bits of nanoseconds end in 2262.
+    assert set_aside(path) == {"kept": 1, "future_timestamp" if unit == "ns" else "bad_timestamp": 1}
 
 
 def test_a_parquet_column_of_floats_is_not_taken_for_ids(path: Path) -> None:

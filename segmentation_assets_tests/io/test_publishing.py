@@ -380,6 +380,22 @@ def test_a_full_disk_is_told_at_once_not_repeated(es: Elasticsearch, proxy, befo
     assert set(sent.values()) == {1}
 
 
+def test_a_blocked_cluster_is_told_at_once_not_repeated(es: Elasticsearch, proxy, before, answer):
+    sent = []
+
+    def fault(request):
+        if "_bulk" not in request.path:
+            return proxy.forward(request)
+        sent.append(request)
+        reason = "blocked by: [TOO_MANY_REQUESTS/6/cluster read-only (api)];"
+        return answer.of(429, {"error": {"type": "cluster_block_exception", "reason": reason}, "status": 429})
+
+    proxy.fault = fault
+    with Elasticsearch(proxy.url) as client, pytest.raises(ReadOnly, match=r"The cluster .*read-only \(api\)"):
+        put(client)
+    assert len(sent) == 1
+
+
 # --- other people's indices -----------------------------------------------------------------------------------------
 
 
@@ -581,6 +597,44 @@ def test_publishers_that_finish_at_once_leave_exactly_one_index_behind_the_alias
     assert behind in {published.index for published in done}
     assert es.count(index=ALIAS)["count"] == 20
     assert len(segments(es)) == 1
+
+
+def test_a_publisher_that_was_overtaken_looks_again_and_adds_no_second_index(es: Elasticsearch, proxy):
+    """Between looking at the alias and moving it, somebody else moves it: the move must not happen as planned."""
+    put(es, documents(3, "before"))
+    behind = []
+
+    def overtaken(request):
+        if request.path != "/_aliases":
+            return proxy.forward(request)
+        if not behind:
+            put(es, documents(4, "other"), meta={"run_id": "other"})
+        answer = proxy.forward(request)
+        behind.append(len(es.indices.get_alias(name=ALIAS).body))
+        return answer
+
+    proxy.fault = overtaken
+    with Elasticsearch(proxy.url) as client:
+        done = put(client, documents(5, "mine"))
+    assert done.live
+    assert behind == [1, 1]
+    assert segments(es) == {"mine"}
+
+
+def test_two_very_first_publishers_are_brought_down_to_one(es: Elasticsearch, proxy):
+    """With nothing behind the alias there is nothing to compare with, so both add theirs; the later one repairs that."""
+    overtaken = []
+
+    def fault(request):
+        if request.path == "/_aliases" and not overtaken:
+            overtaken.append(put(es, documents(4, "other"), meta={"run_id": "other"}))
+        return proxy.forward(request)
+
+    proxy.fault = fault
+    with Elasticsearch(proxy.url) as client:
+        assert put(client, documents(5, "mine")).live
+    assert segments(es) == {"mine"}
+    assert len(es.indices.get_alias(name=ALIAS).body) == 1
 
 
 def test_readers_always_see_exactly_one_whole_version(es: Elasticsearch, elasticsearch_url):
