@@ -1,6 +1,7 @@
 """The ``segments`` command.
 
-What belongs here: words on the command line, and what the terminal shows. What does not: any work that a run in the Dagster
+What belongs here: words on the command line, and what the terminal shows. What does not: any work that a run in the
+Dagster
 UI would need as well. Heavy imports stay inside the commands, so that ``segments --help`` is quick.
 """
 

@@ -222,7 +222,8 @@ def import_(
 
       [bold]segments import sessions.ndjson[/]
 
-      [bold]segments import log.csv --map user_id=customer --map search_query=q --timestamp-format '%Y-%m-%d %H:%M:%S'[/]
+      [bold]segments import log.csv --map user_id=customer --map search_query=q --timestamp-format '%Y-%m-%d
+      %H:%M:%S'[/]
 
       [bold]segments import ubi.ndjson[/]             OpenSearch UBI 1.3: queries joined with their clicks
     """

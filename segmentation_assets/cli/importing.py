@@ -1,6 +1,7 @@
 """``segments import``.
 
-What belongs here: options to a reading, and the account of it. What does not: file formats (io.importing), writing (io.session_store).
+What belongs here: options to a reading, and the account of it. What does not: file formats (io.importing), writing
+(io.session_store).
 """
 
 from datetime import UTC, datetime
@@ -55,7 +56,8 @@ def import_file(
         )
         return
     out.print(
-        f"{escape(path.name)} ({reading.plan.format}): {summary.read:,} read, {summary.indexed:,} sessions in {escape(target)} "
+        f"{escape(path.name)} ({reading.plan.format}): {summary.read:,} read, "
+        f"{summary.indexed:,} sessions in {escape(target)} "
         f"({summary.created:,} new, {summary.updated:,} changed, {summary.unchanged:,} as they were)"
         + (f", {summary.duplicates:,} superseded by a later one of the same id" if summary.duplicates else ""),
         soft_wrap=True,
@@ -70,7 +72,8 @@ def import_file(
     counts = reading.counts
     if counts.events:
         out.print(
-            f"UBI: {counts.clicks_joined:,} clicks joined, {counts.clicks_unmatched:,} on queries that are not in the file."
+            f"UBI: {counts.clicks_joined:,} clicks joined, "
+            f"{counts.clicks_unmatched:,} on queries that are not in the file."
         )
 
 

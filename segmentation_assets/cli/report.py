@@ -112,8 +112,10 @@ def show(result: dict[str, Any]) -> None:
     where = result["elasticsearch"]
     if published:
         out.print(
-            f"Published {published['documents']:,} documents to [bold]{published['alias']}[/] (index {published['index']}) "
-            f"on {'the embedded ' if where['embedded'] else ''}Elasticsearch {where['version'] or ''} at {where['url']}",
+            f"Published {published['documents']:,} documents to [bold]{published['alias']}[/] "
+            f"(index {published['index']}) "
+            f"on {'the embedded ' if where['embedded'] else ''}Elasticsearch {where['version'] or ''} "
+            f"at {where['url']}",
             soft_wrap=True,
         )
 
@@ -134,7 +136,8 @@ def show_failure(result: dict[str, Any]) -> None:
     kept = result["still_published"]
     if kept:
         err.print(
-            f"Readers of {kept['alias']} still see what was published before ({kept['documents']:,} documents in {kept['index']}).",
+            f"Readers of {kept['alias']} still see what was published before "
+            f"({kept['documents']:,} documents in {kept['index']}).",
             soft_wrap=True,
         )
     elif result["published"] is None:

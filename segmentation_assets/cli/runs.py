@@ -169,7 +169,8 @@ def _following(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
                 last = over.wait(0.25)
                 page = instance.get_records_for_run(run_id, cursor=cursor, limit=500)
                 cursor = page.cursor
-                for line, running in _lines([record.event_log_entry for record in page.records], running):
+                for line, step in _lines([record.event_log_entry for record in page.records], running):
+                    running = step
                     if line:
                         err.print(line)
                 live.update(Spinner("dots", text=f" {running}") if running else Text(""))

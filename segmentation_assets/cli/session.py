@@ -1,6 +1,7 @@
 """One invocation of the command: which data folder, which server, for how long.
 
-What belongs here: from options to environment, and the lease on the embedded node. What does not: running anything on it.
+What belongs here: from options to environment, and the lease on the embedded node. What does not: running anything
+on it.
 """
 
 import os
@@ -55,7 +56,9 @@ def is_embedded() -> bool:
 
 @contextmanager
 def server(data: DataDir, keep: bool = False) -> Iterator[None]:
-    """Have a server while inside: start the embedded node where no cluster is named, and stop it if nobody else uses it."""
+    """Have a server while inside: start the embedded node where no cluster is named, and stop it if nobody else uses
+    it.
+    """
     if not is_embedded():
         yield
         return

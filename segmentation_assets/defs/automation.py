@@ -1,6 +1,7 @@
 """What runs by itself: a job, two schedules, two sensors, freshness and automation conditions.
 
-What belongs here: when things run and who is told. What does not: what runs. Everything that starts runs is off until somebody
+What belongs here: when things run and who is told. What does not: what runs. Everything that starts runs is off
+until somebody
 switches it on; only the failure alert is on, because it starts nothing.
 """
 
@@ -96,14 +97,15 @@ automation = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.groups("segmentation"),
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Evaluates the automation conditions of the assets. Off until switched on; then leave the schedules off.",
+    description="Evaluates the assets' automation conditions. Off until switched on; then leave the schedules off.",
 )
 
 
 def with_policies(assets: Sequence[Any]) -> Sequence[Any]:
     """Give every asset its freshness policy and automation condition, by one rule.
 
-    The root is due each night; the others follow as soon as what they are made of is new and its blocking checks passed.
+    The root is due each night; the others follow as soon as what they are made of is new and its blocking checks
+    passed.
     """
     follow = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 

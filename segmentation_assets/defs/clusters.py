@@ -26,7 +26,7 @@ class KMeansConfig(dg.Config):
     kinds={"scikitlearn", "python"},
     owners=["team:segmentation"],
     code_version="1",
-    description="K-means of the queries (k=5, seeded). Clusters keep their ids from the model before as far as they match.",
+    description="K-means of the queries (k=5, seeded). Clusters keep the ids of the model before where they match.",
 )
 def kmeans_model(
     context: dg.AssetExecutionContext,

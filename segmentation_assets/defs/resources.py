@@ -1,6 +1,7 @@
 """The resources, and the one place that says which environment variable feeds which field.
 
-What belongs here: resource classes (configuration with a description for each field) and their instances. What does not:
+What belongs here: resource classes (configuration with a description for each field) and their instances. What does
+not:
 talking to a server (io/), running one (local/).
 """
 
@@ -45,7 +46,8 @@ _held: dict[Path, Lease] = {}
 def _embedded_url(data: DataDir) -> str:
     """The embedded node's address, the node started when it is not running.
 
-    The lease is held until this process ends: a run's steps and a sensor's ticks share one node instead of each starting
+    The lease is held until this process ends: a run's steps and a sensor's ticks share one node instead of each
+    starting
     their own, and the last process to end stops it.
     """
     lease = _held.get(data.root)
@@ -122,7 +124,7 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     file: str | None = Field(
         None,
-        description="YAML settings file. Not given: segments.yaml in the data folder if there is one, else the defaults.",
+        description="YAML settings file. Not given: segments.yaml in the data folder, else the defaults.",
     )
     data_dir: str | None = Field(None, description=_DATA_DIR)
 
@@ -196,7 +198,8 @@ class WebhookAlert(Alert):
 def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The resource instances.
 
-    Only whether a variable is set is looked at here; its value stays a ``dg.EnvVar``, which Dagster resolves in the process
+    Only whether a variable is set is looked at here; its value stays a ``dg.EnvVar``, which Dagster resolves in the
+    process
     that runs and never stores or shows.
     """
     environment = os.environ if environment is None else environment
@@ -213,7 +216,9 @@ def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, A
 
 
 def resolved_resources() -> tuple[ElasticsearchResource, SettingsResource, ArtifactIOManager]:
-    """The same resources outside a run, for the command line: fields hold values instead of references to the environment."""
+    """The same resources outside a run, for the command line: fields hold values instead of references to the
+    environment.
+    """
     built = build_resources()
     elasticsearch, settings, io_manager = (
         built[name].process_config_and_initialize() for name in ("elasticsearch", "settings", "io_manager")

@@ -18,7 +18,9 @@ class RawSessionsConfig(dg.Config):
     """What a run may decide about reading sessions."""
 
     generate_when_empty: bool = True
-    """On the embedded node only: generate 1,000 example sessions when the index is absent or empty. Never on a cluster."""
+    """On the embedded node only: generate 1,000 example sessions when the index is absent or empty. Never on a
+    cluster.
+    """
 
 
 @dg.asset(
@@ -26,7 +28,7 @@ class RawSessionsConfig(dg.Config):
     kinds={"elasticsearch", "python"},
     owners=["team:segmentation"],
     code_version="1",
-    description="One consistent snapshot of `user_sessions`: every document is kept, or set aside with its reason and counted.",
+    description="One consistent snapshot of `user_sessions`: each document is kept, or set aside with its reason.",
 )
 def raw_sessions(
     context: dg.AssetExecutionContext,

@@ -14,7 +14,7 @@ from segmentation_assets.defs.resources import SettingsResource
     kinds={"scikitlearn", "python"},
     owners=["team:segmentation"],
     code_version="1",
-    description="TF-IDF of the search queries: one row for each distinct query, document frequencies counted in sessions.",
+    description="TF-IDF of the search queries: a row for each distinct query, frequencies counted in sessions.",
 )
 def tfidf_matrix(raw_sessions: Sessions, settings: SettingsResource) -> dg.Output[TfidfMatrix]:
     """Vectorize the queries."""

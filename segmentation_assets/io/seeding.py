@@ -58,7 +58,8 @@ def seed_when_empty(
 ) -> int:
     """Seed an index that is absent or empty, and return how many sessions were written: 0 where there was something.
 
-    An index that is empty because everything imported into it was rejected counts as having something: those rejects are what
+    An index that is empty because everything imported into it was rejected counts as having something: those rejects
+    are what
     its owner has to see.
     """
     for name in (index, rejected_index(index)):

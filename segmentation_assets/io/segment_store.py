@@ -47,7 +47,9 @@ def publish_segments(
     now: datetime,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> PublishedSegments:
-    """Publish a segment for every session; see ``publishing.publish`` for what can be raised and what then stays as it was."""
+    """Publish a segment for every session; see ``publishing.publish`` for what can be raised and what then stays as
+    it was.
+    """
     rows = labeled.table.num_rows
     table = labeled.table.append_column(
         "model_version", pa.repeat(pa.scalar(labeled.model_version), rows)
