@@ -17,6 +17,8 @@ DAGSTER_YAML = """\
 # Written by `segments` when it was not there; yours to change.
 telemetry:
   enabled: false
+nux:
+  enabled: false
 freshness:
   enabled: true
 """

@@ -1,6 +1,7 @@
 """Names for clusters, and the segment of every session and user.
 
-What belongs here: the taxonomy, how a cluster is matched with it, and the evidence. What does not: finding the clusters.
+What belongs here: the taxonomy, how a cluster is matched with it, and the evidence. What does not: finding the
+clusters.
 """
 
 import re
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segmentation_assets.core.model import ClusterModel, top_terms
@@ -102,13 +104,13 @@ def parse_taxonomy(text: str, where: str) -> Taxonomy:
     cure = "See segmentation_assets/core/taxonomy.yaml for the shipped one with its explanation."
     try:
         return Taxonomy.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise TaxonomyError(
-            f"The taxonomy {where} is not valid YAML: {' '.join(str(error).split())[:300]}.", cure
-        ) from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()[:5])
         raise TaxonomyError(f"The taxonomy {where} cannot be used: {problems}.", cure) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+        raise TaxonomyError(
+            f"The taxonomy {where} is not valid YAML: {' '.join(str(error).split())[:300]}.", cure
+        ) from None
 
 
 def shipped_taxonomy() -> Taxonomy:
@@ -124,13 +126,14 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def _singular(word: str) -> str:
-    if len(word) <= 3 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("sses", "ches", "shes", "xes", "zes")):
-        return word[:-2]
-    return word[:-1]
+    """One form for a regular plural and its singular; it need not be a word ('hoodies', 'hoodie': both 'hoody')."""
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    if len(word) > 3 and word.endswith("ie"):
+        return word[:-2] + "y"
+    if len(word) > 3 and word.endswith(("sse", "che", "she", "xe", "ze")):
+        return word[:-1]
+    return word
 
 
 class KeywordMatcher:
@@ -222,6 +225,8 @@ def label(
         len(tfidf.query_of_session) != len(sessions)
         or len(model.labels) != len(tfidf.queries)
         or not model.terms.equals(tfidf.terms)
+        or not np.array_equal(model.idf, tfidf.idf)
+        or not sessions.table["search_query"].combine_chunks().equals(tfidf.queries.take(tfidf.query_of_session))
     ):
         raise StaleModelError(
             f"raw_sessions ({len(sessions)} sessions), tfidf_matrix ({len(tfidf.query_of_session)}) and kmeans_model "
@@ -253,7 +258,7 @@ def _name_clusters(
     model: ClusterModel,
     taxonomy: Taxonomy,
     settings: LabelSettings,
-    cluster: np.ndarray,
+    cluster: NDArray[np.int32],
 ) -> list[ClusterLabel]:
     queries = tfidf.queries.to_pylist()
     matcher = KeywordMatcher(taxonomy)
@@ -272,7 +277,7 @@ def _name_clusters(
             for pair in found[row]:
                 by_keyword[pair] += count
         # equal shares: the one that stands first in the taxonomy
-        ranked = sorted(by_segment, key=lambda name: -by_segment[name] + list(taxonomy.segments).index(name) * 1e-9)
+        ranked = sorted((name for name in taxonomy.segments if name in by_segment), key=lambda name: -by_segment[name])
         best = ranked[0] if ranked else None
         share = by_segment[best] / total if best else 0.0
         keywords = sorted(
@@ -297,7 +302,7 @@ def _name_clusters(
     return sorted(labels, key=lambda entry: (-entry.sessions, entry.cluster))
 
 
-def _users_per_cluster(sessions: Sessions, cluster: np.ndarray) -> dict[int, int]:
+def _users_per_cluster(sessions: Sessions, cluster: NDArray[np.int32]) -> dict[int, int]:
     pairs = pa.table({"cluster": pa.array(cluster, pa.int32()), "user_id": sessions.table["user_id"]})
     counted = pairs.group_by("cluster").aggregate([("user_id", "count_distinct")])
     return dict(zip(counted["cluster"].to_pylist(), counted["user_id_count_distinct"].to_pylist(), strict=True))
@@ -340,7 +345,9 @@ def dominant_segments(table: pa.Table) -> pa.Table:
 
 
 def summarize(labeled: LabeledSegments) -> pd.DataFrame:
-    """One row a segment, the largest first: segment, users, sessions, share (of sessions), clusters, keywords, sample_queries.
+    """One row a segment, the largest first.
+
+    Columns: segment, users, sessions, share (of sessions), clusters, keywords, sample_queries.
 
     ``users`` counts each user once, in their dominant segment, so the column adds up to all users.
     """

@@ -1,7 +1,7 @@
 """The cluster model: fitting it, choosing k, and carrying cluster ids over from the model before.
 
-What belongs here: from TF-IDF rows to numbered clusters. What does not: the methods themselves (clustering/) and what the
-clusters are called (labels).
+What belongs here: from TF-IDF rows to numbered clusters. What does not: the methods themselves (clustering/) and what
+the clusters are called (labels).
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 from sklearn.metrics import silhouette_score
 
 from segmentation_assets.core.clustering import METHODS, Rows, nearest
@@ -61,14 +61,14 @@ class ClusterModel:
         vector_settings: how queries became rows.
         terms: (n_terms,) vocabulary.
         idf: (n_terms,) float64.
-        projection: (n_terms, d) float64 from terms to the space of the centres; d = 0 where that is the terms themselves.
-        centers: (k, d) float64, or (k, n_terms) where d = 0.
+        projection: (n_terms, d) float64 from terms to the space of the centres; d = 0 where that is the terms.
+        centers: (k, d) float64, or (k, n_terms) where d = 0; the largest cluster's first.
         cluster_ids: (k,) int32, the id of each centre's cluster; stable from model to model.
         next_id: the id the next new cluster will get; never reused.
         labels: (n_distinct,) int32 cluster id of each distinct query; -1 is no cluster.
         confidence: (n_distinct,) float32 in 0..1, see ``clustering.nearest``.
         sizes: sessions in each cluster, in the order of ``cluster_ids``.
-        unclustered: sessions without a known term.
+        unclustered: sessions in no cluster: without a known term, or with nothing in common with the space.
         objective: what the method minimized.
         k_curve: mean silhouette by k where k was 'auto'; else empty.
         change: against the previous model.
@@ -108,12 +108,14 @@ class ClusterModel:
         return self.assign(transform(queries, self.terms, self.idf, self.vector_settings))
 
 
-def fit(tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings, previous: ClusterModel | None = None) -> ClusterModel:
+def fit(
+    tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings, previous: ClusterModel | None = None
+) -> ClusterModel:
     """Fit a model and number its clusters.
 
-    Queries without a known term take no part and belong to no cluster (-1). The rows are the sorted distinct queries, so
-    the order of the sessions changes nothing. A first model numbers its clusters by size; a later one keeps the ids of the
-    clusters it can match with ``previous``, which is asked to assign the same queries (Kuhn 1955, the Hungarian method).
+    Queries without a known term take no part and belong to no cluster (-1). The rows are the sorted distinct queries,
+    so the order of the sessions changes nothing. A first model numbers its clusters by size; a later one keeps the
+    ids of the clusters it can match with ``previous``, which is asked to assign the same queries.
 
     Args:
         tfidf: the queries.
@@ -130,15 +132,26 @@ def fit(tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings,
     else:
         projection = np.empty((len(tfidf.terms), 0))
     embedded = embed(tfidf.matrix, projection)
-    usable = np.flatnonzero(tfidf.known)
+    usable = np.flatnonzero(np.asarray(abs(embedded).sum(axis=1)).ravel() > 0)
     rows = embedded[usable]
     weights = tfidf.counts[usable].astype(np.float64)
     different = _count_different(rows)
+
+    def too_few(least: int, knob: str) -> TooFewQueriesError:
+        return TooFewQueriesError(
+            f"{least} different queries are needed to find {settings.k if knob == 'k' else settings.k_min} clusters"
+            f"{'' if knob == 'k' else ' or more'}, and there are {different} (in {int(tfidf.counts.sum())} sessions of "
+            f"{int(users.max()) + 1} users with {len(tfidf.queries)} distinct query texts, "
+            f"{int(tfidf.counts[~tfidf.known].sum())} sessions without a known term; queries are different when "
+            f"{'other users search for them' if clusterer.space == 'users' else 'they hold other terms'}).",
+            f"Read more sessions, or lower clusters.{knob}.",
+        )
+
     curve: dict[int, float] = {}
     if settings.k == "auto":
         candidates = [k for k in range(settings.k_min, settings.k_max + 1) if k < different]
         if not candidates:
-            raise _too_few(different, settings.k_min, tfidf)
+            raise too_few(settings.k_min + 1, "k_min")
         partitions = {
             k: clusterer.fit(rows, weights, k, n_init=settings.n_init, seed=settings.seed) for k in candidates
         }
@@ -146,20 +159,16 @@ def fit(tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings,
         partition = partitions[max(curve, key=lambda k: (curve[k], -k))]
     else:
         if different < settings.k:
-            raise _too_few(different, settings.k, tfidf)
+            raise too_few(settings.k, "k")
         partition = clusterer.fit(rows, weights, settings.k, n_init=settings.n_init, seed=settings.seed)
 
-    # The clusterer's own labels end one half-step before its centres; assigning by the centres makes what is published
-    # exactly what predict() would say.
-    index, confidence = nearest(embedded, partition.centers, clusterer.metric)
-    sessions = tfidf.counts.astype(np.float64)
-    sizes = np.bincount(index[index >= 0], weights=sessions[index >= 0], minlength=len(partition.centers)).astype(
-        np.int64
-    )
-    by_size = np.lexsort((np.arange(len(sizes)), -sizes))
-    rank = np.empty(len(sizes), dtype=np.int32)
-    rank[by_size] = np.arange(len(sizes), dtype=np.int32)
-    index = np.where(index >= 0, rank[index], -1)
+    # The clusterer's own labels end one half-step before its centres; assigning by the centres, in the order in which
+    # the model keeps them, makes what is published exactly what predict() would say, ties included.
+    index, _ = nearest(embedded, partition.centers, clusterer.metric)
+    by_size = np.argsort(-_sessions_in(index, tfidf.counts, len(partition.centers)), kind="stable")
+    centers = partition.centers[by_size]
+    index, confidence = nearest(embedded, centers, clusterer.metric)
+    sizes = _sessions_in(index, tfidf.counts, len(centers))
     model = ClusterModel(
         method=settings.method,
         settings=settings,
@@ -167,12 +176,12 @@ def fit(tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings,
         terms=tfidf.terms,
         idf=tfidf.idf,
         projection=projection,
-        centers=partition.centers[by_size],
+        centers=centers,
         cluster_ids=np.arange(len(sizes), dtype=np.int32),
         next_id=len(sizes),
-        labels=index.astype(np.int32),
+        labels=index,
         confidence=confidence,
-        sizes=[int(size) for size in sizes[by_size]],
+        sizes=sizes.tolist(),
         unclustered=int(tfidf.counts[index < 0].sum()),
         objective=partition.objective,
         k_curve=curve,
@@ -202,16 +211,12 @@ def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMat
     before, _ = previous.predict(tfidf.queries.to_pylist())
     sessions = tfidf.counts
     overlap = np.zeros((model.k, previous.k))
-    for new in range(model.k):
-        for old in range(previous.k):
-            mine, theirs = model.labels == new, before == previous.cluster_ids[old]
-            union = sessions[mine | theirs].sum()
-            overlap[new, old] = sessions[mine & theirs].sum() / union if union else 0.0
-    pairs = [
-        (int(new), int(old))
-        for new, old in zip(*linear_sum_assignment(-overlap), strict=True)
-        if overlap[new, old] >= MATCH_SHARE
-    ]
+    for old, cluster in enumerate(previous.cluster_ids):
+        theirs = before == cluster
+        shared = _sessions_in(np.where(theirs, model.labels, -1), sessions, model.k)
+        union = np.array(model.sizes) + sessions[theirs].sum() - shared
+        overlap[:, old] = np.divide(shared, union, out=np.zeros(model.k), where=union > 0)
+    pairs = match_clusters(overlap)
     ids = np.full(model.k, -1, dtype=np.int32)
     for new, old in pairs:
         ids[new] = previous.cluster_ids[old]
@@ -222,12 +227,9 @@ def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMat
     in_both = sessions[both].sum()
     changed = float(sessions[both & (labels != before)].sum() / in_both) if in_both else 0.0
     kept = sorted(int(previous.cluster_ids[old]) for _, old in pairs)
-    order = np.argsort(ids, kind="stable")
     return replace(
         model,
-        centers=model.centers[order],
-        cluster_ids=ids[order],
-        sizes=[model.sizes[i] for i in order],
+        cluster_ids=ids,
         next_id=previous.next_id + len(fresh),
         labels=labels,
         change=Change(
@@ -240,8 +242,29 @@ def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMat
     )
 
 
+def match_clusters(overlap: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """The pairs of clusters that are one and the same (Kuhn 1955, the Hungarian method).
+
+    Args:
+        overlap: (new, old) share of their sessions that two clusters have in common, 0..1.
+
+    Returns:
+        (new, old) pairs of at least ``MATCH_SHARE``, each cluster in at most one, with the largest sum of shares.
+    """
+    # What is too small to count must not tip the balance either: two such pairs can outweigh one that counts.
+    counted = np.where(overlap >= MATCH_SHARE, overlap, 0.0)
+    pairs = zip(*linear_sum_assignment(-counted), strict=True)
+    return [(int(new), int(old)) for new, old in pairs if counted[new, old]]
+
+
+def _sessions_in(index: NDArray[np.int32], counts: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """(k,) sessions of the queries with each index; -1 is none."""
+    inside = index >= 0
+    return np.bincount(index[inside], weights=counts[inside], minlength=k).astype(np.int64)
+
+
 def _silhouette(rows: Rows, weights: NDArray[np.float64], labels: NDArray[np.int32], seed: int) -> float:
-    """Mean silhouette (Rousseeuw 1987) by cosine on a sample drawn by weight; -1 where the sample has one cluster only."""
+    """Mean silhouette (Rousseeuw 1987) by cosine on a sample drawn by weight; -1 where it has one cluster only."""
     sample = np.random.default_rng(seed).choice(
         len(weights), size=min(len(weights), SILHOUETTE_SAMPLE), p=weights / weights.sum()
     )
@@ -253,22 +276,13 @@ def _silhouette(rows: Rows, weights: NDArray[np.float64], labels: NDArray[np.int
 
 def _count_different(rows: Rows) -> int:
     """Different rows: two queries that differ in case or word order are one row twice."""
-    if not issparse(rows):
-        return len({row.tobytes() for row in rows.round(9)})
+    if isinstance(rows, np.ndarray):
+        return len({row.tobytes() for row in rows.round(9) + 0.0})  # + 0.0: minus zero is zero
     keys = {
         (rows.indices[a:b].tobytes(), rows.data[a:b].round(12).tobytes())
         for a, b in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
     }
     return len(keys)
-
-
-def _too_few(different: int, k: int, tfidf: TfidfMatrix) -> TooFewQueriesError:
-    return TooFewQueriesError(
-        f"{k} clusters need at least {k} different queries, and there are {different} "
-        f"(in {int(tfidf.counts.sum())} sessions with {len(tfidf.queries)} distinct query texts, "
-        f"{int(tfidf.counts[~tfidf.known].sum())} sessions without a known term).",
-        "Read more sessions, or lower clusters.k.",
-    )
 
 
 def _digest(model: ClusterModel) -> str:

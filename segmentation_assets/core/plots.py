@@ -1,15 +1,18 @@
 """Pictures of a segmentation, as PNG bytes.
 
-What belongs here: figures drawn from core's own types. What does not: where a picture is shown. Figures are made without
-pyplot, whose global state is not safe in a server with threads.
+What belongs here: figures drawn from core's own types. What does not: where a picture is shown. Figures are made
+without pyplot, whose global state is not safe in a server with threads.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 
 from segmentation_assets.core.labels import OTHER, LabeledSegments
 from segmentation_assets.core.model import ClusterModel
@@ -23,8 +26,22 @@ _PALETTE = ("#2563eb", "#d97706", "#db2777", "#059669", "#7c3aed", "#0891b2", "#
 _GREY = "#94a3b8"
 _INK = "#1e293b"
 
+_FONTS = (
+    "DejaVu Sans",
+    *(f"Noto Sans CJK {region}" for region in ("JP", "SC", "TC", "KR")),
+    *("Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Unifont"),
+    *(f"Noto Sans {script}" for script in ("Arabic", "Hebrew", "Devanagari", "Thai", "Bengali", "Tamil")),
+)
+"""Fonts for what people type, in the order of preference; only the first is sure to be there (matplotlib brings it)."""
 
-def segment_colors(segments: Sequence[str]) -> dict[str, str]:
+_NO_GLYPH = "\N{WHITE SQUARE}"
+
+_FIRST_DRAWABLE_YEAR = 1900
+"""matplotlib's calendar begins with year 1, and a margin to the left of a clock's zero lies before it."""
+
+
+def segment_colors(segments: Iterable[str]) -> dict[str, str]:
     """A colour for each segment, the same for the same set of names; ``other`` is grey."""
     named = sorted(set(segments) - {OTHER})
     return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(named)} | {OTHER: _GREY}
@@ -44,7 +61,7 @@ def segment_sizes(summary: pd.DataFrame) -> bytes:
     ):
         axes.text(sessions, y + 0.19, f" {sessions:,} sessions ({share:.0%})", va="center", fontsize=8, color=_INK)
         axes.text(users, y - 0.19, f" {users:,} users", va="center", fontsize=8, color=_INK)
-    axes.set_yticks(position, _plain(summary["segment"]))
+    axes.set_yticks(position, **_texts(summary["segment"]))
     axes.set_xlim(0, max(summary["sessions"].max() if len(summary) else 1, 1) * 1.28)
     axes.set_title("Sessions and users by segment", loc="left", fontsize=11)
     axes.spines["bottom"].set_visible(False)
@@ -55,8 +72,8 @@ def segment_sizes(summary: pd.DataFrame) -> bytes:
 def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments, seed: int) -> bytes:
     """Scatter: distinct queries, near each other when they are alike to the same cluster centres.
 
-    The coordinates are the first two principal components of each query's cosine similarity to every centre, so distance
-    from the crowd means clear membership; the size of a dot grows with the number of sessions.
+    The coordinates are the first two principal components of each query's cosine similarity to every centre, so
+    distance from the crowd means clear membership; the size of a dot grows with the number of sessions.
     """
     figure, axes = _figure(7.0, 5.2)
     segment_of = {entry.cluster: entry.segment for entry in labeled.labels} | {-1: OTHER}
@@ -67,8 +84,10 @@ def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments,
     norms = np.linalg.norm(model.centers, axis=1, keepdims=True)
     rows = embed(tfidf.matrix[members], model.projection)
     similarity = np.asarray(rows @ (model.centers / np.where(norms > 0, norms, 1)).T)
-    centered = similarity - similarity.mean(axis=0)
-    _, _, axis = np.linalg.svd(centered, full_matrices=False)
+    centered = similarity - (similarity.mean(axis=0) if len(members) else 0.0)
+    _, _, axis = np.linalg.svd(
+        np.vstack([centered, np.zeros((2, model.k))]), full_matrices=False
+    )  # 2: one is drawn too
     xy = centered @ axis[:2].T
     colors = segment_colors([entry.segment for entry in labeled.labels])
     size = 6 + 10 * np.log1p(tfidf.counts[members])
@@ -83,15 +102,16 @@ def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments,
             marker=markers[index % len(markers)], label=f"{entry.cluster}: {segment}",
         )  # fmt: skip
         x, y = xy[mine].mean(axis=0)
-        words = ", ".join(list(entry.top_terms)[:3])
+        words = _texts([", ".join(_cut(term, 20) for term in list(entry.top_terms)[:3])], 64)
         axes.annotate(
-            _plain([words])[0], (x, y), fontsize=8, color=_INK, ha="center",
+            words.pop("labels")[0], (x, y), fontsize=8, color=_INK, ha="center", **words,
             bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": colors[segment], "alpha": 0.9},
         )  # fmt: skip
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(f"{len(members):,} distinct queries by likeness to the cluster centres", loc="left", fontsize=11)
     axes.legend(
+        handles=axes.collections,
         fontsize=8,
         frameon=False,
         loc="upper center",
@@ -114,7 +134,7 @@ def cluster_terms(labeled: LabeledSegments) -> bytes:
         axes = figure.add_subplot(rows, columns, index + 1)
         terms = list(entry.top_terms.items())[:8][::-1]
         axes.barh(range(len(terms)), [weight for _, weight in terms], color=colors[entry.segment])
-        axes.set_yticks(range(len(terms)), _plain([term for term, _ in terms]), fontsize=8)
+        axes.set_yticks(range(len(terms)), **_texts([term for term, _ in terms], 18), fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
         axes.set_title(f"{entry.cluster}: {entry.segment} ({entry.sessions:,})", fontsize=9, loc="left")
         _strip(axes)
@@ -128,7 +148,7 @@ def vocabulary(tfidf: TfidfMatrix, top: int = 20) -> bytes:
     figure, axes = _figure(6.0, 0.8 + 0.22 * len(order))
     terms = tfidf.terms.take(order).to_pylist()
     axes.barh(range(len(order)), frequency[order], color=_PALETTE[0])
-    axes.set_yticks(range(len(order)), _plain(terms), fontsize=8)
+    axes.set_yticks(range(len(order)), **_texts(terms), fontsize=8)
     axes.set_title("Sessions that hold a term", loc="left", fontsize=11)
     return _png(figure)
 
@@ -145,13 +165,19 @@ def k_curve(curve: dict[int, float], chosen: int) -> bytes:
 
 
 def sessions_over_time(timestamps: pd.Series) -> bytes:
-    """Bars: sessions by day (by month where there are many days)."""
+    """Bars: sessions by day (by month where there are many days).
+
+    Sessions of before 1900 are dated by a clock that was never set; they are counted in the title instead of drawn.
+    """
     figure, axes = _figure(7.0, 2.4)
-    days = timestamps.dt.floor("D")
-    by = days if days.nunique() <= 120 else timestamps.dt.tz_localize(None).dt.to_period("M").dt.to_timestamp()
+    drawn = timestamps[timestamps.dt.year >= _FIRST_DRAWABLE_YEAR]
+    days = drawn.dt.floor("D")
+    by = days if days.nunique() <= 120 else drawn.dt.tz_localize(None).dt.to_period("M").dt.to_timestamp()
     counts = by.value_counts().sort_index()
     axes.bar(counts.index, counts.to_numpy(), width=0.9 if by is days else 25, color=_PALETTE[0])
-    axes.set_title("Sessions over time", loc="left", fontsize=11)
+    missing = len(timestamps) - len(drawn)
+    note = f" (and {missing:,} before {_FIRST_DRAWABLE_YEAR})" if missing else ""
+    axes.set_title(f"Sessions over time{note}", loc="left", fontsize=11)
     axes.tick_params(labelsize=8)
     return _png(figure)
 
@@ -167,9 +193,32 @@ def _strip(axes) -> None:  # type: ignore[no-untyped-def]
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plain(texts: Sequence[str]) -> list[str]:
-    """Labels as they stand: a '$' in somebody's query must not start a formula."""
-    return [str(text).replace("$", r"\$")[:60] for text in texts]
+def _texts(texts: Iterable[str], length: int = 40) -> dict[str, Any]:
+    """Labels with the properties that show them as they stand, whatever somebody typed.
+
+    A '$' starts no formula, what is too long is cut, and a character that no font here has becomes a box, which is what
+    matplotlib would draw, but not without a warning for each in the run's log.
+    """
+    families, known = _fonts()
+    cut = [_cut(str(text), length) for text in texts]
+    return {
+        "labels": ["".join(c if ord(c) in known else _NO_GLYPH for c in text) for text in cut],
+        "fontfamily": list(families),
+        "parse_math": False,
+    }
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+@cache
+def _fonts() -> tuple[tuple[str, ...], frozenset[int]]:
+    """The installed ones of ``_FONTS``, and every code point that at least one of them can draw."""
+    installed = {font.name for font in fontManager.ttflist}
+    families = tuple(name for name in _FONTS if name in installed)
+    files = [fontManager.findfont(name) for name in families]
+    return families, frozenset(code for file in files for code in get_font(file).get_charmap())
 
 
 def _png(figure: Figure) -> bytes:

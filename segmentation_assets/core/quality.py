@@ -1,7 +1,7 @@
 """The numbers that say whether a segmentation may be served, and their comparison with the bounds.
 
-What belongs here: one function a check, from data to a ``CheckOutcome``. The asset checks show these outcomes, and the publish
-guard refuses by the very same ones. What does not: Dagster, and any choice of a bound (settings).
+What belongs here: one function a check, from data to a ``CheckOutcome``. The asset checks show these outcomes, and the
+publish guard refuses by the very same ones. What does not: Dagster, and any choice of a bound (settings).
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,8 @@ def sessions_accounted(intake: Intake) -> CheckOutcome:
         "ERROR",
         {"read": intake.read, "kept": intake.kept, "set_aside": intake.set_aside_total},
         [
-            f"read {intake.read} documents but kept {intake.kept} and set {intake.set_aside_total} aside: {abs(missing)} unaccounted"
+            f"read {intake.read} documents but kept {intake.kept} and set {intake.set_aside_total} aside: "
+            f"{abs(missing)} unaccounted"
         ]
         if missing
         else [],
@@ -182,7 +183,7 @@ def require_publishable(outcomes: list[CheckOutcome]) -> None:
     if failed:
         raise PublishRefusedError(
             "Not published: " + "; ".join(f"{outcome.name}: {outcome.message}" for outcome in failed) + ".",
-            "Readers keep the segments published before. Mend the data or the settings and materialize the graph again.",
+            "Readers keep the segments published before. Mend the data or the settings, and materialize again.",
         )
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-import pyarrow.compute as pc
 
 MAX_QUERY_LENGTH = 512
 """Characters. A longer 'query' is a pasted page or an attack, not a search."""
@@ -111,7 +110,8 @@ class Sessions:
         order = pc.sort_indices(users.dictionary).to_numpy()
         rank = np.empty(len(order), dtype=np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
-        return rank[users.indices.to_numpy()]
+        numbers: NDArray[np.int32] = rank[users.indices.to_numpy()]
+        return numbers
 
 
 def parse_timestamp(value: object) -> datetime | None:
@@ -122,9 +122,9 @@ def parse_timestamp(value: object) -> datetime | None:
     """
     if isinstance(value, bool):
         return None
-    if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     try:
+        if isinstance(value, datetime):
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
         if isinstance(value, int | float):
             return _EPOCH + timedelta(milliseconds=value) if math.isfinite(value) else None
         if isinstance(value, str):
@@ -238,7 +238,8 @@ class SessionBuilder:
             self._set_aside[checked.value] += 1
             examples = self._examples.setdefault(checked.value, [])
             if len(examples) < EXAMPLES_PER_REASON:
-                examples.append(str(session_id)[:64])
+                # What is no text must not stop the account from being stored or shown.
+                examples.append(str(session_id)[:64].encode(errors="backslashreplace").decode())
             return checked
         for column, value in zip(self._columns.values(), (key, *checked), strict=True):
             column.append(value)

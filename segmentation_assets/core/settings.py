@@ -1,13 +1,13 @@
 """Every knob of the product in one validated model, with its default and its meaning.
 
-What belongs here: names, defaults, ranges. What does not: secrets and addresses (those are the Elasticsearch resource's),
-reading files (io/) or the environment.
+What belongs here: names, defaults, ranges. What does not: secrets and addresses (those are the Elasticsearch
+resource's), reading files (io/) or the environment.
 """
 
-from datetime import datetime
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Severity = Literal["ERROR", "WARN"]
@@ -26,6 +26,19 @@ class SessionSettings(_Section):
         None, description="Only sessions at or after this time (ISO 8601; no zone means UTC)."
     )
     end: datetime | None = Field(None, description="Only sessions before this time.")
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _not_a_number(cls, value: Any) -> Any:
+        # pydantic takes a number for seconds since 1970: `start: 2024` would be half an hour past midnight.
+        if isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").isdigit()):
+            raise ValueError("write a date, as in 2024-01-31 or 2024-01-31T12:00:00Z")
+        return value
+
+    @field_validator("start", "end")
+    @classmethod
+    def _aware(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
     @model_validator(mode="after")
     def _window(self) -> "SessionSettings":
@@ -48,8 +61,8 @@ class ClusterSettings(_Section):
 
     method: Method = Field(
         "lsa",
-        description="'lsa': k-means of queries by the interests of the users who search for them (latent semantic analysis); "
-        "'spherical': k-means of TF-IDF rows by cosine; 'kmeans': the textbook recipe, KMeans of TF-IDF rows.",
+        description="'lsa': k-means of queries by the interests of the users who search for them (latent semantic "
+        "analysis); 'spherical': k-means of TF-IDF rows by cosine; 'kmeans': the textbook recipe, KMeans of TF-IDF rows.",
     )
     k: int | Literal["auto"] = Field(
         5, description="Number of clusters, or 'auto' to choose one between k_min and k_max."
@@ -103,7 +116,11 @@ class LabelCoverageBounds(_Section):
         0.3, description="Share of sessions that must be in a named segment (not 'other')."
     )
     min_user_share: Share = Field(0.3, description="Share of users whose dominant segment must be a named one.")
-    severity: Severity = Field("WARN", description="WARN: shown, never stops. `other` is an honest answer while a taxonomy is being written. ERROR: stops publishing.")
+    severity: Severity = Field(
+        "WARN",
+        description="WARN: shown, never stops. `other` is an honest answer while a taxonomy is being written. "
+        "ERROR: stops publishing.",
+    )
 
 
 class CheckSettings(_Section):

@@ -2,9 +2,9 @@
 
 What belongs here: from TF-IDF rows to the rows a clusterer sees. What does not: clustering.
 
-A shop query has two or three words. 'laptop' and 'keyboard' share none, so by their words alone they are as unlike as 'laptop' and
-'lipstick'; but the people who search for the one search for the other. Latent semantic analysis with users as the documents
-finds exactly that.
+A shop query has two or three words. 'laptop' and 'keyboard' share none, so by their words alone they are as unlike as
+'laptop' and 'lipstick'; but the people who search for the one search for the other. Latent semantic analysis with users
+as the documents finds exactly that.
 """
 
 import numpy as np
@@ -19,13 +19,14 @@ from segmentation_assets.core.vectorize import TfidfMatrix
 def user_projection(tfidf: TfidfMatrix, users: NDArray[np.int32], components: int, seed: int) -> NDArray[np.float64]:
     """Term vectors from the users' own searches: latent semantic analysis (Deerwester et al., JASIS 41, 1990).
 
-    A user's document is the sum of the TF-IDF rows of their sessions, scaled to unit length so that busy users weigh no more.
-    Of its truncated singular value decomposition U S V', the vectors V S are kept: a strong common interest stretches space more
-    than a weak one.
+    A user's document is the sum of the TF-IDF rows of their sessions, scaled to unit length so that busy users weigh no
+    more. Of its truncated singular value decomposition U S V', the vectors V S are kept: a strong common interest
+    stretches space more than a weak one.
 
     Args:
         tfidf: the queries.
-        users: (n_sessions,) a number for each user, 0..n_users-1, in an order that does not depend on that of the sessions.
+        users: (n_sessions,) a number for each user, 0..n_users-1, in an order that does not depend on that of the
+            sessions.
         components: dimensions wanted; fewer when there are fewer terms or users.
         seed: of the randomized solver (Halko, Martinsson and Tropp, SIAM Review 53, 2011).
 
@@ -43,8 +44,13 @@ def user_projection(tfidf: TfidfMatrix, users: NDArray[np.int32], components: in
     return np.ascontiguousarray(svd.components_.T * svd.singular_values_)
 
 
+NEGLIGIBLE = 1e-6
+"""A row that keeps less than this of its length, measured by the strongest interest, shares nothing with any. Scaled up
+to unit length, what is left of it would be rounding error posing as a taste."""
+
+
 def embed(rows: csr_matrix, projection: NDArray[np.float64]) -> csr_matrix | NDArray[np.float64]:
-    """Rows as the clusterer sees them, of unit length.
+    """Rows as the clusterer sees them: of unit length, or zero for one that has nothing to do with the space.
 
     Args:
         rows: (n, n_terms) TF-IDF rows.
@@ -53,4 +59,9 @@ def embed(rows: csr_matrix, projection: NDArray[np.float64]) -> csr_matrix | NDA
     Returns:
         (n, d) float64 dense, or ``rows`` themselves.
     """
-    return normalize(rows @ projection, copy=False) if projection.shape[1] else rows
+    if projection.shape[1] == 0:
+        return rows
+    inside = rows @ projection
+    strongest = np.linalg.norm(projection, axis=0).max()
+    inside[np.linalg.norm(inside, axis=1) < NEGLIGIBLE * strongest] = 0.0
+    return np.asarray(normalize(inside, copy=False))

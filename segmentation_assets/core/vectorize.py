@@ -2,9 +2,9 @@
 
 What belongs here: tokens, the vocabulary, TF-IDF. What does not: clustering, and anything that knows a segment's name.
 
-Queries repeat (a million sessions hold about a quarter of a million distinct queries), so the distinct ones are vectorized
-and their counts carried; document frequencies are counted in sessions, so each session's row is what vectorizing every
-session would have given it.
+Queries repeat (a million sessions hold about a quarter of a million distinct queries), so the distinct ones are
+vectorized and their counts carried; document frequencies are counted in sessions, so each session's row is what
+vectorizing every session would have given it.
 """
 
 import re
@@ -24,16 +24,19 @@ from segmentation_assets.errors import SegmentsError
 
 # Words that join others and say nothing of what is wanted. Deliberately not scikit-learn's English list: that one holds
 # words people buy ('system', 'fire', 'bill').
+# Nor 'fur' for the German 'für': it is a coat.
 FUNCTION_WORDS = frozenset(
-    """
-    a an and are as at be but by for from has how i if in into is it its me my near no not of off on or our so than that
-    the their these this to under up us was we what when where which who why will with without you your
-    am auf aus bei das dem den der des die ein eine einem einen einer es fur für im ist mit nach oder ohne und unter vom
-    von zu zum zur
-    au aux avec ce ces chez dans de des du en et la le les ou par pas pour sans sous sur un une
-    al con del el las los para por sin sobre una unos y
-    """.split()
-) - {"fur"}  # 'fur' is a coat, 'für' is a preposition
+    word
+    for words in (
+        "a an and are as at be but by for from has how i if in into is it its me my near no not of off on or our so",
+        "than that the their these this to under up us was we what when where which who why will with without you your",
+        "am auf aus bei das dem den der des die ein eine einem einen einer es für im ist mit nach oder ohne und unter",
+        "vom von zu zum zur",
+        "au aux avec ce ces chez dans de des du en et la le les ou par pas pour sans sous sur un une",
+        "al con del el las los para por sin sobre una unos y",
+    )
+    for word in words.split()
+)
 
 _TOKEN = re.compile(r"\w\w+")
 
@@ -50,7 +53,8 @@ class TfidfMatrix:
         matrix: (n_distinct, n_terms) float64 CSR, rows of unit length; a query without a known term is a zero row.
         queries: (n_distinct,) the distinct queries, sorted.
         counts: (n_distinct,) int64, sessions that hold each query.
-        query_of_session: (n_sessions,) int32, the row of ``matrix`` that belongs to each session, in the order of the sessions.
+        query_of_session: (n_sessions,) int32, the row of ``matrix`` that belongs to each session, in the order of the
+            sessions.
         terms: (n_terms,) the vocabulary, sorted.
         idf: (n_terms,) float64, inverse document frequencies, counted in sessions.
         settings: how the rows were made; vectorizing another query needs the same.
@@ -67,7 +71,7 @@ class TfidfMatrix:
     @property
     def known(self) -> NDArray[np.bool_]:
         """(n_distinct,) whether the query holds at least one known term."""
-        return np.diff(self.matrix.indptr) > 0
+        return np.asarray(np.diff(self.matrix.indptr) > 0)
 
 
 def analyzer(settings: VectorSettings) -> Callable[[str], list[str]]:
@@ -134,7 +138,7 @@ def vectorize(queries: pa.Array | pa.ChunkedArray, settings: VectorSettings) -> 
 def transform(
     queries: Sequence[str], terms: pa.Array, idf: NDArray[np.float64], settings: VectorSettings
 ) -> csr_matrix:
-    """TF-IDF rows of other queries in a vocabulary made earlier: (len(queries), n_terms) float64 CSR, unit rows or zero."""
+    """TF-IDF rows of other queries in a vocabulary made earlier: (len(queries), n_terms), of unit length or zero."""
     vectorizer = CountVectorizer(analyzer=analyzer(settings), vocabulary=terms.to_pylist(), dtype=np.float64)
     return _weigh(vectorizer.transform(queries), idf)
 
@@ -146,10 +150,9 @@ def _weigh(frequencies: csr_matrix, idf: NDArray[np.float64]) -> csr_matrix:
 
 
 def _distinct(queries: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
-    encoded = pa.chunked_array(queries).combine_chunks() if isinstance(queries, pa.ChunkedArray) else queries
-    encoded = pc.dictionary_encode(encoded)
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
+    """The different texts, sorted, and the place of each query's own among them."""
+    chunks = queries if isinstance(queries, pa.ChunkedArray) else pa.chunked_array([queries])
+    encoded = pc.dictionary_encode(chunks.combine_chunks())
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)

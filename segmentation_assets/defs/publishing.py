@@ -17,7 +17,7 @@ from segmentation_assets.io.segment_store import PublishedSegments, count_segmen
     kinds={"elasticsearch", "python"},
     owners=["team:segmentation"],
     code_version="1",
-    description="A segment for every session in `user_segments`: a new index, verified, then the alias swapped at once.",
+    description="A segment for every session in `user_segments`: a new index, verified, then the alias swapped.",
 )
 def es_user_segments(
     context: dg.AssetExecutionContext,

@@ -1,23 +1,24 @@
 """Intermediate results on disk, in open formats that cannot run code when loaded: Parquet, npz, npy and JSON.
 
-What belongs here: saving and loading a dataclass field by field, and keeping versions with one atomic 'current'. What does
-not: what the fields mean. A new result type needs no code here as long as its fields are Arrow tables or string arrays,
+What belongs here: saving and loading a dataclass field by field, and keeping versions with one atomic 'current'. What
+does not: what the fields mean. A new result type needs no code here as long as its fields are Arrow tables or arrays,
 numeric NumPy arrays, SciPy CSR matrices, or anything JSON can hold.
 """
 
 import json
 import os
 import shutil
-import types
+import time
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 from uuid import uuid4
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from segmentation_assets.errors import SegmentsError
@@ -28,6 +29,8 @@ KEEP_VERSIONS = 10
 """Stored versions of one asset; older ones are removed."""
 
 _JSON = "fields.json"
+_ABANDONED = 24 * 3600.0
+"""Seconds after which an unfinished version cannot be one that somebody is still writing."""
 
 
 class ArtifactMissingError(SegmentsError):
@@ -49,7 +52,7 @@ def save_artifact(value: Any, folder: Path) -> None:
         item = getattr(value, field.name)
         if isinstance(item, pa.Table):
             pq.write_table(item, folder / f"{field.name}.parquet", compression="zstd")
-        elif isinstance(item, pa.Array | pa.ChunkedArray):
+        elif isinstance(item, pa.Array):
             pq.write_table(pa.table({field.name: item}), folder / f"{field.name}.parquet", compression="zstd")
         elif isinstance(item, csr_matrix):
             save_npz(folder / f"{field.name}.npz", item, compressed=False)
@@ -70,7 +73,7 @@ def load_artifact(kind: type[T], folder: Path) -> T:
         plain = json.loads((folder / _JSON).read_text("utf-8"))
         values = {name: _load_field(name, hint, folder, plain) for name, hint in get_type_hints(kind).items()}
         return kind(**values)
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, ValidationError) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile, pa.ArrowException) as error:
         raise ArtifactUnreadableError(
             f"What is stored in {folder} cannot be read as {kind.__name__} ({type(error).__name__}).",
             "It was written by another version, or damaged: materialize the asset again.",
@@ -78,26 +81,23 @@ def load_artifact(kind: type[T], folder: Path) -> T:
 
 
 def _load_field(name: str, hint: Any, folder: Path, plain: dict[str, Any]) -> Any:
-    origin = get_origin(hint)
-    base = (
-        next((a for a in get_args(hint) if a is not type(None)), hint) if origin in (Union, types.UnionType) else hint
-    )
-    if base is pa.Table:
-        return pq.read_table(folder / f"{name}.parquet")
-    if base in (pa.Array, pa.ChunkedArray):
-        return pq.read_table(folder / f"{name}.parquet")[name].combine_chunks()
-    if base is csr_matrix:
+    if hint in (pa.Table, pa.Array):
+        # no partitioning: a folder called 'env=prod' on the way is not a column
+        table = pq.read_table(folder / f"{name}.parquet", partitioning=None)
+        return table if hint is pa.Table else table[name].combine_chunks()
+    if hint is csr_matrix:
         return csr_matrix(load_npz(folder / f"{name}.npz"))
-    if base is np.ndarray or get_origin(base) is np.ndarray:
-        return np.load(folder / f"{name}.npy", allow_pickle=False)
+    if get_origin(hint) is np.ndarray:
+        with (folder / f"{name}.npy").open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     return TypeAdapter(hint).validate_python(plain[name])
 
 
 class ArtifactStore:
     """Versions of named results below one folder: ``<base>/<name>/<version>/``, and ``<base>/<name>/current``.
 
-    A version is written beside and renamed, and ``current`` is replaced in one step, so a reader sees a whole version or the
-    one before, whatever is killed when.
+    A version is written beside and renamed, and ``current`` is replaced in one step, so a reader sees a whole version
+    or the one before, whatever is killed when.
 
     Args:
         base: the folder; made when first written to.
@@ -111,20 +111,25 @@ class ArtifactStore:
         return self.base / name / "current"
 
     def save(self, name: str, version: str, value: Any) -> Path:
-        """Store a new version and make it the current one; returns its folder."""
+        """Store a new version and make it the current one; returns its folder.
+
+        A version that is there already (the same step tried again within one run) stays as it is while it may be read,
+        and the new one goes beside it as ``<version>.2``.
+        """
         home = self.base / name
         home.mkdir(parents=True, exist_ok=True)
         building = home / f".building-{uuid4().hex}"
         try:
             save_artifact(value, building)
-            target = home / version
-            if target.exists():  # the same step retried within one run
-                target.rename(home / f".replaced-{uuid4().hex}")
+            target, attempt = home / version, 1
+            while target.exists():
+                attempt += 1
+                target = home / f"{version}.{attempt}"
             building.rename(target)
         finally:
             shutil.rmtree(building, ignore_errors=True)
         link = home / f".current-{uuid4().hex}"
-        link.symlink_to(version, target_is_directory=True)
+        link.symlink_to(target.name, target_is_directory=True)
         os.replace(link, home / "current")
         self._prune(home)
         return target
@@ -146,7 +151,9 @@ class ArtifactStore:
             ArtifactMissingError: nothing was stored yet.
         """
         if not self.path(name).exists():
-            raise ArtifactMissingError(f"{name} has not been materialized yet (nothing in {self.base / name}).", "Run `segments run` first.")
+            raise ArtifactMissingError(
+                f"{name} has not been materialized yet (nothing in {self.base / name}).", "Run `segments run` first."
+            )
 
     def history(self, name: str) -> list[Path]:
         """Folders of the stored versions, newest first."""
@@ -154,12 +161,24 @@ class ArtifactStore:
         if not home.is_dir():
             return []
         versions = [p for p in home.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
-        return sorted(versions, key=lambda p: ((p / _JSON).stat().st_mtime_ns, p.name), reverse=True)
+        return sorted(versions, key=lambda p: (_written(p / _JSON), p.name), reverse=True)
 
     def _prune(self, home: Path) -> None:
         current = (home / "current").resolve()
         for old in self.history(home.name)[KEEP_VERSIONS:]:
             if old != current:
                 shutil.rmtree(old, ignore_errors=True)
-        for leftover in home.glob(".replaced-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in [*home.glob(".building-*"), *home.glob(".current-*")]:  # of a process that was killed
+            if _written(leftover) < time.time_ns() - _ABANDONED * 1e9:
+                if leftover.is_symlink():
+                    leftover.unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _written(path: Path) -> int:
+    """When it was written, in nanoseconds; 0 for what is not there, or not any more."""
+    try:
+        return path.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -404,7 +404,7 @@ def _explain_answer(error: ApiError, where: str, to: str) -> SegmentsError:
 
 
 def _causes(error: BaseException) -> str:
-    """All that is known: the client keeps the text in one place when it tried once and in another when it tried again."""
+    """All that is known: the client keeps the text in different places when it tried once and when it tried again."""
     texts, seen = [], error
     for _ in range(5):
         texts.append(str(getattr(seen, "message", "") or seen))

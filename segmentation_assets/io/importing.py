@@ -59,6 +59,7 @@ RAW_LENGTH = 2_000
 
 _SAMPLE = 1 << 20  # how much of a file is looked at to find out what it is
 _SAMPLE_ROWS = 1_000
+_REFILL = 1 << 16  # characters of JSON read at a time
 _NAMES_SHOWN = 40
 _LONGEST_LINE = 1 << 24  # no row is longer; a file without line ends must not fill the memory
 _LONGEST_CELL_LINES = 100  # lines a quoted CSV cell may span; more is a quote that was never closed
@@ -638,6 +639,7 @@ def _raw(text: str) -> str:
 
 _START = re.compile(r"\s*\[?[\s,\]]*")
 _BETWEEN = re.compile(r"[\s,\]]*")
+_NUMBER_END = re.compile(r"[\d.eE+-]{0,19}")
 _NEXT_OBJECT = re.compile(r"[}\]]\s*,?\s*(?=\{)|\n\s*(?=\{)")
 
 
@@ -651,6 +653,7 @@ def _values(chunks: Iterator[str]) -> Iterator[object]:
     while True:
         if found := gap.match(buffer, at):
             at = found.end()
+            gap = _BETWEEN if "[" in found.group() else gap  # the array is opened once
         if at >= len(buffer):
             if ended:
                 return
@@ -658,7 +661,8 @@ def _values(chunks: Iterator[str]) -> Iterator[object]:
             gap = _BETWEEN
             try:
                 value, end = decoder.raw_decode(buffer, at)
-                if ended or end < len(buffer):  # else a number may go on in the next chunk
+                # A number may go on in the next chunk.
+                if ended or isinstance(value, dict | list | str) or not _NUMBER_END.fullmatch(buffer[end : end + 20]):
                     yield value if _encodable(buffer[at:end]) else _raw(buffer[at:end])
                     at = end
                     continue
@@ -669,7 +673,7 @@ def _values(chunks: Iterator[str]) -> Iterator[object]:
                     yield _raw(buffer[at:end])
                     at = end
                     continue
-        parts, wanted = [buffer[at:]], max(1 << 16, len(buffer) - at)  # as much again: a long value stays linear
+        parts, wanted = [buffer[at:]], max(_REFILL, len(buffer) - at)  # as much again: a long value stays linear
         at = 0
         while wanted > 0 and not ended:
             chunk = next(chunks, "")
@@ -794,9 +798,7 @@ def _scalar(scalar: Any) -> object:
 
 def _plain_value(value: object) -> object:
     """What JSON can hold: ISO text for a time; text for bytes (older writers do not mark their text as such)."""
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
-    if isinstance(value, date):
+    if isinstance(value, date):  # every datetime is one
         return value.isoformat()
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
@@ -922,6 +924,9 @@ def _identity(document: Mapping[str, Any]) -> list[object]:
     ]
 
 
+_IDENTITY = json.JSONEncoder(sort_keys=True, default=repr)  # made once: json.dumps makes one a call
+
+
 class _Seen:
     """Names rows that have no id of their own, and counts how often the same one occurred before.
 
@@ -938,7 +943,7 @@ class _Seen:
 
     def name(self, identity: object) -> str:
         """32 hexadecimal digits of what the row says and its number among the identical ones."""
-        text = json.dumps(identity, sort_keys=True, default=repr)
+        text = _IDENTITY.encode(identity)
         digest = hashlib.sha256(text.encode())
         mark = int.from_bytes(digest.digest()[:8], "big")
         if mark in self._new or self._is_old(mark):

@@ -16,8 +16,8 @@ PUBLICATION = "es_user_segments"
 def model_before(store: ArtifactStore, warn: Callable[[str], None]) -> ClusterModel | None:
     """The model that readers are served by, or the latest one while nothing is published; None for the very first.
 
-    A model that a check stopped does not count as long as a published one is still stored: its clusters would pass their
-    bad ids on.
+    A model that a check stopped does not count as long as a published one is still stored: its clusters would pass
+    their bad ids on.
 
     Args:
         store: where the assets' results lie.

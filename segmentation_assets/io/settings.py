@@ -32,7 +32,7 @@ def load_settings(path: Path | None) -> Settings:
         raise SettingsError(
             f"The settings file {path} cannot be read: {error.strerror}.", "Check SEGMENTS_CONFIG or --config."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are not UTF-8, or a date that is none
         raise SettingsError(
             f"The settings file {path} is not valid YAML: {' '.join(str(error).split())[:300]}.", cure
         ) from None

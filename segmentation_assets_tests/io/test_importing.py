@@ -94,21 +94,23 @@ def test_any_document_written_as_ndjson_comes_back_exactly(path: Path, rows: lis
     assert json.dumps(read, sort_keys=True) == json.dumps(rows, sort_keys=True)
 
 
-@given(rows=st.lists(row, min_size=1, max_size=6), indent=st.sampled_from([None, 2]), chunk=st.integers(1, 40))
+@given(rows=st.lists(row, min_size=1, max_size=6), indent=st.sampled_from([None, 2]))
 @hypothesis_on_disk
-def test_any_document_in_a_json_array_comes_back_exactly(path: Path, rows: list[dict], indent: Any, chunk: int) -> None:
+def test_any_document_in_a_json_array_comes_back_exactly(path: Path, rows: list[dict], indent: Any) -> None:
     write(path, json.dumps(rows, indent=indent))
     assert detect_format(path) == "json"
     read = documents(path, timestamp_format="iso")
     assert json.dumps(read, sort_keys=True) == json.dumps(rows, sort_keys=True)
 
 
-@given(values=st.lists(st.dictionaries(text, anything, max_size=3), max_size=5), size=st.integers(1, 9))
+@given(values=st.lists(anything, max_size=5), size=st.integers(1, 9))
 @settings(deadline=None)
-def test_json_values_do_not_depend_on_where_the_chunks_end(values: list[dict], size: int) -> None:
+def test_json_values_do_not_depend_on_where_the_chunks_end(values: list, size: int) -> None:
     whole = json.dumps(values, ensure_ascii=False)
     chunks = iter([whole[i : i + size] for i in range(0, len(whole), size)])
-    assert json.dumps(list(importing._values(chunks))) == json.dumps(values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "_REFILL", 1)
+        assert json.dumps(list(importing._values(chunks))) == json.dumps(values)
 
 
 @given(
@@ -371,7 +373,7 @@ def test_a_file_without_header_needs_column_names(path: Path) -> None:
 def test_encodings(path: Path, encoding: str) -> None:
     path.write_bytes("user,query,time\nu,käse,2025-01-01\n".encode(encoding))
     options = {"encoding": encoding} if encoding == "latin-1" else {}
-    assert documents(path, **options)[0]["search_query"] == "käse"
+    assert documents(path, **options) == [{"user_id": "u", "search_query": "käse", "timestamp": "2025-01-01"}]
 
 
 # ---- names and times

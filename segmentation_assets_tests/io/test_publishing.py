@@ -622,7 +622,7 @@ def test_a_publisher_that_was_overtaken_looks_again_and_adds_no_second_index(es:
 
 
 def test_two_very_first_publishers_are_brought_down_to_one(es: Elasticsearch, proxy):
-    """With nothing behind the alias there is nothing to compare with, so both add theirs; the later one repairs that."""
+    """With nothing behind the alias there is nothing to compare with, so both add theirs; the later repairs that."""
     overtaken = []
 
     def fault(request):

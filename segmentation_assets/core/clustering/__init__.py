@@ -1,12 +1,15 @@
-"""Clusterers behind one small contract, and the choice of the number of clusters.
+"""Clusterers behind one small contract.
 
-What belongs here: one file for each method, and ``METHODS``, where its name is given. What does not: names of segments, storage.
+What belongs here: one file for each method, and ``METHODS``, where its name is given. What does not: names of segments,
+storage.
 """
 
 from segmentation_assets.core.clustering.base import Clusterer, Partition, Rows, nearest
 from segmentation_assets.core.clustering.kmeans import LatentKMeans, TextbookKMeans
 from segmentation_assets.core.clustering.spherical import SphericalKMeans
 
-METHODS: dict[str, Clusterer] = {method.name: method for method in (LatentKMeans(), SphericalKMeans(), TextbookKMeans())}
+METHODS: dict[str, Clusterer] = {
+    method.name: method for method in (LatentKMeans(), SphericalKMeans(), TextbookKMeans())
+}
 
 __all__ = ["METHODS", "Clusterer", "Partition", "Rows", "nearest"]

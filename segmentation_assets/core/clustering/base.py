@@ -4,17 +4,20 @@ What belongs here: the contract and the one rule by which a row is assigned to a
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 
 Metric = Literal["cosine", "euclidean"]
 
-
-Rows = csr_matrix | NDArray[np.float64]
+Rows: TypeAlias = csr_matrix | NDArray[np.float64]
 """(n, d) rows of unit length; sparse in the space of terms, dense in a projected one."""
+
+
+DECIMALS = 12
+"""Digits in which two similarities must differ to be different."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,7 @@ class Clusterer(Protocol):
         """Cluster (n, d) unit rows, at least k different ones, none of them zero, by (n,) positive weights."""
 
 
-def nearest(
-    rows: Rows, centers: NDArray[np.float64], metric: Metric
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def nearest(rows: Rows, centers: NDArray[np.float64], metric: Metric) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Assign rows to centres.
 
     Args:
@@ -62,14 +63,16 @@ def nearest(
         metric: how near is measured.
 
     Returns:
-        labels (n,) int32, -1 for a row that has nothing in common with any vocabulary (zero row), or, by cosine, with any
-        centre; confidence (n,) float32 in 0..1: how far the nearest centre is ahead of the second, 0 for a tie or no
-        cluster, 1 when nothing speaks for the second. By cosine ``1 - second / first`` similarity, by Euclidean distance
-        ``1 - first / second`` distance.
+        labels (n,) int32, -1 for a row that has nothing in common with any vocabulary (zero row), or, by cosine, with
+        any centre, the first of several equally near; confidence (n,) float32 in 0..1: how far the nearest centre is
+        ahead of the second, 0 for a tie or no cluster, 1 when nothing speaks for the second. By cosine
+        ``1 - second / first`` similarity, by Euclidean distance ``1 - first / second`` distance.
     """
-    similarity = np.asarray(rows @ centers.T)
+    # Rounded, because a row's last bits depend on how many others are multiplied with it: what is a tie for one must be
+    # a tie among many.
+    similarity = np.asarray(rows @ centers.T).round(DECIMALS)
     index = np.arange(similarity.shape[0])
-    zero = np.diff(rows.indptr) == 0 if issparse(rows) else ~rows.any(axis=1)
+    zero = ~rows.any(axis=1) if isinstance(rows, np.ndarray) else np.diff(rows.indptr) == 0
     if metric == "cosine":
         score = np.maximum(similarity, 0.0)
         labels = score.argmax(axis=1).astype(np.int32)

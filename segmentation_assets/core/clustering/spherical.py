@@ -1,7 +1,7 @@
 """Spherical k-means: k-means on the unit sphere, by cosine.
 
-On short texts the plain recipe gathers most rows in one cluster near the origin: a mean of many different unit rows is short,
-so it is close to everything. Here every centre has unit length, so a broad cluster gains nothing by being broad.
+On short texts the plain recipe gathers most rows in one cluster near the origin: a mean of many different unit rows is
+short, so it is close to everything. Here every centre has unit length, so a broad cluster gains nothing by being broad.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ MAX_ITERATIONS = 100
 
 
 class SphericalKMeans:
-    """Dhillon and Modha, Concept decompositions for large sparse text data using clustering, Machine Learning 42, 2001."""
+    """Dhillon and Modha, Concept decompositions for large sparse text data, Machine Learning 42, 2001."""
 
     name = "spherical"
     space: Literal["terms", "users"] = "terms"
