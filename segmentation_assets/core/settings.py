@@ -89,7 +89,7 @@ class LabelSettings(_Section):
         None, description="Path of a taxonomy YAML file; relative to the settings file. None: the shipped one."
     )
     min_share: Share = Field(
-        0.25, description="Share of a cluster's sessions that must hold a keyword of the segment it is named by."
+        0.35, description="Share of a cluster's sessions that must hold a keyword of the segment it is named by."
     )
 
 
