@@ -98,9 +98,16 @@ def _picture(page: "playwright.Page", name: str) -> None:
 def test_materialize_all_and_see_the_segments(ui: str, page: "playwright.Page") -> None:
     """One click on an empty machine makes sessions and segments; the UI shows them as tables and pictures."""
     page.goto(f"{ui}/asset-groups/")
-    page.get_by_role("button", name="Materialize all").click()
+    page.get_by_text("es_user_segments").first.wait_for()
+    # Leaving the page before the server has answered would take the click back.
+    with page.expect_response(lambda answer: "launch" in (answer.request.post_data or "").lower()) as launched:
+        page.get_by_role("button", name="Materialize all").click()
+    assert launched.value.ok
     page.goto(f"{ui}/runs")
-    page.get_by_text("Success", exact=True).first.wait_for(timeout=3 * MINUTE)
+    page.get_by_text("Success", exact=True).or_(page.get_by_text("Failure", exact=True)).first.wait_for(
+        timeout=3 * MINUTE
+    )
+    assert page.get_by_text("Success", exact=True).count() == 1
 
     page.goto(f"{ui}/asset-groups/")
     page.get_by_text("es_user_segments").first.wait_for()

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import create_engine
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "elastic-password-of-the-test"
@@ -170,8 +171,15 @@ class TestDagsterInstance:
         assert ref.storage_data.class_name == DagsterPostgresStorage.__name__
         assert set(config) == {"postgres_db"}
         assert ref.settings["concurrency"]["runs"]["max_concurrent_runs"] == 1
-        # dagster-postgres installs psycopg2; SQLAlchemy 2.1 would look for another driver unless this one is named.
-        assert config["postgres_db"]["scheme"] == "postgresql+psycopg2"
+
+    def test_the_database_driver_is_the_one_that_is_installed(self) -> None:
+        """SQLAlchemy 2.1 looks for psycopg unless another is named; dagster-postgres brings psycopg2."""
+        utils = pytest.importorskip("dagster_postgres.utils", reason="the postgres extra is not installed")
+        settings = yaml.safe_load((ROOT / "docker" / "dagster.yaml").read_text(encoding="utf-8"))
+        database = settings["storage"]["postgres"]["postgres_db"]
+        given = {name: "x" if isinstance(value, dict) else value for name, value in database.items()}
+        engine = create_engine(utils.pg_url_from_config({"postgres_db": given}))
+        assert engine.dialect.driver == "psycopg2"
 
     def test_its_environment_is_given_to_every_service_of_dagster(self) -> None:
         text = (ROOT / "docker" / "dagster.yaml").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 What belongs here: starting a run, following it, collecting what it recorded. What does not: showing it (report).
 """
 
-import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from rich.text import Text
 from segmentation_assets.cli.terminal import err
 from segmentation_assets.definitions import build_definitions
 from segmentation_assets.defs.automation import segmentation
+from segmentation_assets.defs.failures import cause_of
 from segmentation_assets.errors import SegmentsError
 
 JOB = segmentation.name
@@ -121,7 +121,7 @@ def _collect(result: dg.ExecuteInProcessResult, run_id: str) -> RunReport:
             reached.add(step)
         elif event.is_step_failure:
             reached.add(step)
-            error = _root_cause(event.step_failure_data.error)
+            error = cause_of(event.step_failure_data.error)
             if not error.startswith("DagsterAssetCheckFailedError"):
                 report.failures[step] = error
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
@@ -147,13 +147,6 @@ def verdict(evaluation: AssetCheckEvaluation) -> CheckVerdict:
         },
         message=evaluation.description or "",
     )
-
-
-def _root_cause(error: Any) -> str:
-    while error is not None and error.cause is not None:  # Dagster wraps what was raised in an error of its own
-        error = error.cause
-    text = error.message.strip() if error is not None else "no error was recorded"
-    return re.sub(r"^(?:[a-z_]\w*\.)+(?=[A-Z]\w*: )", "", text)
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def fit(
             f"{int(users.max()) + 1} users with {len(tfidf.queries)} distinct query texts, "
             f"{int(tfidf.counts[~tfidf.known].sum())} sessions without a known term; queries are different when "
             f"{'other users search for them' if clusterer.space == 'users' else 'they hold other terms'}).",
-            f"Read more sessions, or lower clusters.{knob}.",
+            f"Read more sessions, lower clusters.{knob}, or try another clusters.method.",
         )
 
     curve: dict[int, float] = {}

@@ -62,7 +62,7 @@ class ClusterSettings(_Section):
     method: Method = Field(
         "lsa",
         description="'lsa': k-means of queries by the interests of the users who search for them (latent semantic "
-        "analysis); 'spherical': k-means of TF-IDF rows by cosine; 'kmeans': the textbook recipe, KMeans of TF-IDF rows.",
+        "analysis); 'spherical': k-means of TF-IDF rows by cosine; 'kmeans': the textbook recipe, KMeans of the same.",
     )
     k: int | Literal["auto"] = Field(
         5, description="Number of clusters, or 'auto' to choose one between k_min and k_max."

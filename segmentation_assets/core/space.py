@@ -10,8 +10,8 @@ as the documents finds exactly that.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import randomized_svd
 
 from segmentation_assets.core.vectorize import TfidfMatrix
 
@@ -37,11 +37,9 @@ def user_projection(tfidf: TfidfMatrix, users: NDArray[np.int32], components: in
     ones = np.ones(len(users))
     searches = csr_matrix((ones, (users, tfidf.query_of_session)), shape=(n_users, len(tfidf.counts)))
     documents = normalize(csr_matrix(searches @ tfidf.matrix))
-    dimensions = max(1, min(components, n_users, documents.shape[1] - 1))
-    if documents.shape[1] == 1:  # one term: there is nothing to decompose
-        return np.ones((1, 1))
-    svd = TruncatedSVD(dimensions, n_iter=7, random_state=seed).fit(documents)
-    return np.ascontiguousarray(svd.components_.T * svd.singular_values_)
+    dimensions = min(components, *documents.shape)
+    _, strengths, vectors = randomized_svd(documents, dimensions, n_iter=7, random_state=seed)
+    return np.ascontiguousarray(vectors.T * strengths)
 
 
 NEGLIGIBLE = 1e-6
@@ -61,7 +59,7 @@ def embed(rows: csr_matrix, projection: NDArray[np.float64]) -> csr_matrix | NDA
     """
     if projection.shape[1] == 0:
         return rows
-    inside = rows @ projection
+    inside = np.asarray(rows @ projection)
+    length = np.linalg.norm(inside, axis=1, keepdims=True)
     strongest = np.linalg.norm(projection, axis=0).max()
-    inside[np.linalg.norm(inside, axis=1) < NEGLIGIBLE * strongest] = 0.0
-    return np.asarray(normalize(inside, copy=False))
+    return np.divide(inside, length, out=np.zeros_like(inside), where=length > NEGLIGIBLE * strongest)

@@ -146,7 +146,7 @@ def transform(
 def _weigh(frequencies: csr_matrix, idf: NDArray[np.float64]) -> csr_matrix:
     weighted = csr_matrix(frequencies.multiply(idf))
     weighted.sort_indices()  # sums in one fixed order: the same queries give the same bits
-    return normalize(weighted, copy=False)
+    return normalize(weighted, copy=False) if weighted.shape[0] else weighted  # scikit-learn refuses no rows
 
 
 def _distinct(queries: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:

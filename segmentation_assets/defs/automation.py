@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from segmentation_assets.core.arrivals import look
+from segmentation_assets.defs.failures import cause_of
 from segmentation_assets.defs.resources import Alert, ElasticsearchResource, SettingsResource
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, IndexMissing
 from segmentation_assets.io.session_store import sessions_state
@@ -78,12 +79,9 @@ def new_sessions(
 def alert_on_failure(context: dg.RunFailureSensorContext, alert: Alert) -> None:
     """Send one alert with what failed and why."""
     run = context.dagster_run
-    causes = []
-    for event in context.get_step_failure_events():
-        error = event.step_failure_data.error
-        while error is not None and error.cause is not None:  # Dagster wraps what was raised in an error of its own
-            error = error.cause
-        causes.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
+    causes = [
+        f"{event.step_key}: {cause_of(event.step_failure_data.error)}" for event in context.get_step_failure_events()
+    ]
     context.log.info(f"Alerting about run {run.run_id}.")
     alert.send(
         subject=f"Segmentation run {run.run_id[:8]} ({run.job_name}) failed",

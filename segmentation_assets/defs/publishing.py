@@ -6,9 +6,12 @@ import dagster as dg
 
 from segmentation_assets.core import quality
 from segmentation_assets.core.labels import LabeledSegments
+from segmentation_assets.core.model import ClusterModel
+from segmentation_assets.core.sessions import Sessions
+from segmentation_assets.core.settings import Settings
 from segmentation_assets.defs.metadata import check_result, table
 from segmentation_assets.defs.progress import log_progress
-from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
+from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
 from segmentation_assets.io.segment_store import PublishedSegments, count_segments, publish_segments
 
 
@@ -24,17 +27,19 @@ def es_user_segments(
     labeled_segments: LabeledSegments,
     elasticsearch: ElasticsearchResource,
     settings: SettingsResource,
+    io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[PublishedSegments]:
     """Publish, unless a check does not hold."""
     chosen = settings.load()
     # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run.
-    quality.require_publishable(quality.publish_gate(labeled_segments, chosen.checks))
+    gate = quality.publish_gate(labeled_segments, chosen.checks)
+    quality.require_publishable(gate + [outcome for outcome in _above(io_manager, chosen) if outcome not in gate])
     with elasticsearch.client() as client:
         published = publish_segments(
             client,
             labeled_segments,
             chosen.publish,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             now=datetime.now(UTC),
             on_progress=log_progress(context.log),
         )
@@ -53,6 +58,21 @@ def es_user_segments(
             ),
         },
     )
+
+
+def _above(io_manager: ArtifactIOManager, chosen: Settings) -> list[quality.CheckOutcome]:
+    """The numbers of what is stored further up.
+
+    A check that failed there stopped the run before it labelled anything: the labels are then still those of the data
+    before, and pass by themselves.
+    """
+    intake = io_manager.store.load("raw_sessions", Sessions).intake
+    model = io_manager.store.load("kmeans_model", ClusterModel)
+    return [
+        quality.sessions_accounted(intake),
+        quality.session_validity(intake, chosen.checks.session_validity),
+        quality.cluster_balance(model.sizes, model.unclustered, chosen.checks.cluster_balance),
+    ]
 
 
 @dg.asset_check(

@@ -6,6 +6,7 @@ talking to a server (io/), running one (local/).
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +93,8 @@ class ElasticsearchResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The address and credentials; starts the embedded node where no URL is given."""
         url = self.url or _embedded_url(DataDir.resolve(self.data_dir))
         return Connection(
-            hosts=tuple(part.strip() for part in url.split(",") if part.strip()),
+            # only at a comma before a scheme: a password in the URL may hold one
+            hosts=tuple(part.strip(" ,") for part in re.split(r",\s*(?=[a-z]+://)", url) if part.strip(" ,")),
             api_key=self.api_key if self.url else None,
             username=self.username if self.url else None,
             password=self.password if self.url else None,

@@ -13,6 +13,7 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from segmentation_assets.definitions import build_definitions
+from segmentation_assets.defs.failures import cause_of
 from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
 from segmentation_assets.io.artifacts import ArtifactStore
 from segmentation_assets.io.seeding import seed_sessions
@@ -113,17 +114,14 @@ def insert(es: Elasticsearch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def causes() -> Callable[[dg.ExecuteInProcessResult], dict[str, Any]]:
-    """A function that gives, for each step that failed, the error that began it, as recorded."""
+def causes() -> Callable[[dg.ExecuteInProcessResult], dict[str, str]]:
+    """A function that gives, for each step that failed, what was raised, as recorded."""
 
-    def of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    def of(result: dg.ExecuteInProcessResult) -> dict[str, str]:
         found = {}
         for event in result.all_events:
             if event.is_step_failure:
-                error = event.step_failure_data.error
-                while error is not None and error.cause is not None:
-                    error = error.cause
-                found[event.step_key] = error
+                found[event.step_key] = cause_of(event.step_failure_data.error)
         return found
 
     return of

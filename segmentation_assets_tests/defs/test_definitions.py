@@ -1,7 +1,7 @@
 """What Dagster sees of this project, as one snapshot that a reviewer can read.
 
-A change that is meant: ``UPDATE_SNAPSHOTS=1 pytest segmentation_assets_tests/defs/test_definitions.py``, then look at the
-difference before committing it.
+A change that is meant: ``UPDATE_SNAPSHOTS=1 pytest segmentation_assets_tests/defs/test_definitions.py``, then look at
+the difference before committing it.
 """
 
 import json
@@ -92,7 +92,7 @@ def label(condition: Any) -> str:
 
 
 def test_the_definitions_are_those_of_the_snapshot() -> None:
-    """Nobody renames an asset, unblocks a check or switches something on by default without it being seen in a review."""
+    """Nobody renames an asset, unblocks a check or switches something on by default without a reviewer seeing it."""
     found = json.loads(json.dumps(describe(build_definitions())))
     if os.environ.get("UPDATE_SNAPSHOTS"):
         SNAPSHOT.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -123,7 +122,7 @@ SECRETS: dict[str, tuple[dict[str, str], str]] = {
     "in the URL": ({"ELASTICSEARCH_URL": f"http://user:{SECRET}@{CLOSED}"}, "ClusterUnreachable"),
     "in the URL, escaped": ({"ELASTICSEARCH_URL": f"http://user:{SECRET}%40%2F@{CLOSED}"}, "ClusterUnreachable"),
     "in the URL, with a slash": ({"ELASTICSEARCH_URL": f"http://user:{SECRET}/x@{CLOSED}"}, "ConnectionInvalid"),
-    "in the URL, with a comma": ({"ELASTICSEARCH_URL": f"http://user:{SECRET},x@{CLOSED}"}, "ConnectionInvalid"),
+    "in the URL, with a comma": ({"ELASTICSEARCH_URL": f"http://user:{SECRET},x@{CLOSED}"}, "ClusterUnreachable"),
     "in the URL, without a scheme": ({"ELASTICSEARCH_URL": f"user:{SECRET}@{CLOSED}"}, "ConnectionInvalid"),
     "in the URL of a host that is not there": (
         {"ELASTICSEARCH_URL": f"http://user:{SECRET}@nowhere.invalid:9200"},
@@ -155,7 +154,7 @@ def test_a_failed_run_leaves_no_secret_behind(
     environment: Callable[..., None],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    causes: Callable[[dg.ExecuteInProcessResult], dict[str, Any]],
+    causes: Callable[[dg.ExecuteInProcessResult], dict[str, str]],
 ) -> None:
     """Whatever fails with a secret in hand: neither Dagster's storage, byte by byte, nor the output holds it."""
     variables, error = SECRETS[case]
@@ -165,8 +164,8 @@ def test_a_failed_run_leaves_no_secret_behind(
         job = build_definitions().resolve_job_def("segmentation")
         result = job.execute_in_process(instance=instance, raise_on_error=False)
         assert not result.success
-        said = causes(result)["raw_sessions"].to_string()
-        assert f"{error}:" in said
+        said = causes(result)["raw_sessions"]
+        assert said.startswith(f"{error}: ")
         assert SECRET not in said
         searched = dict(stored(tmp_path))
         output = capfd.readouterr()

@@ -17,7 +17,8 @@ Rows: TypeAlias = csr_matrix | NDArray[np.float64]
 
 
 DECIMALS = 12
-"""Digits in which two similarities must differ to be different."""
+"""Digits in which two similarities or squared distances must differ to be different. A row's last bits depend on how many
+others are multiplied with it, and what is a tie for one must be a tie among many."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,11 @@ def nearest(rows: Rows, centers: NDArray[np.float64], metric: Metric) -> tuple[N
         ahead of the second, 0 for a tie or no cluster, 1 when nothing speaks for the second. By cosine
         ``1 - second / first`` similarity, by Euclidean distance ``1 - first / second`` distance.
     """
-    # Rounded, because a row's last bits depend on how many others are multiplied with it: what is a tie for one must be
-    # a tie among many.
-    similarity = np.asarray(rows @ centers.T).round(DECIMALS)
+    similarity = np.asarray(rows @ centers.T)
     index = np.arange(similarity.shape[0])
     zero = ~rows.any(axis=1) if isinstance(rows, np.ndarray) else np.diff(rows.indptr) == 0
     if metric == "cosine":
-        score = np.maximum(similarity, 0.0)
+        score = np.maximum(similarity, 0.0).round(DECIMALS)
         labels = score.argmax(axis=1).astype(np.int32)
         first = score[index, labels]
         score[index, labels] = -1.0
@@ -84,7 +83,7 @@ def nearest(rows: Rows, centers: NDArray[np.float64], metric: Metric) -> tuple[N
         labels[first <= 0] = -1
     else:
         squared = (~zero).astype(np.float64).reshape(-1, 1)  # unit rows, zero rows
-        distance = np.sqrt(np.maximum(squared - 2 * similarity + (centers**2).sum(axis=1), 0.0))
+        distance = np.sqrt(np.maximum(squared - 2 * similarity + (centers**2).sum(axis=1), 0.0).round(DECIMALS))
         labels = distance.argmin(axis=1).astype(np.int32)
         first = distance[index, labels]
         distance[index, labels] = np.inf
