@@ -2,7 +2,8 @@
 
 python -m benchmarks.demo [--runs 5]
 
-Warm: jars cached, data folder made by a first run that is not counted. Every run is a whole process, from shell to shell.
+Warm: jars cached, data folder made by a first run that is not counted. Every run is a whole process, from shell to
+shell.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 PHASES = {
     "import of the packages": "import segmentation_assets.cli.report, segmentation_assets.definitions",
-    "definitions": "from segmentation_assets.definitions import build_definitions as b; b().resolve_job_def('segmentation')",
+    "definitions": "from segmentation_assets.definitions import build_definitions; build_definitions()",
 }
 
 

@@ -1,6 +1,7 @@
 """The one family of errors meant for people: each names the cause and the cure.
 
-What belongs here: the base class and nothing that needs another module. Subclasses that only one module raises live beside
+What belongs here: the base class and nothing that needs another module. Subclasses that only one module raises live
+beside
 the code that raises them. What does not: programming errors (those stay ValueError, TypeError and their like).
 """
 

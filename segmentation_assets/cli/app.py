@@ -5,7 +5,7 @@ What belongs here: one short function for each verb. What does not: logic of its
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -102,13 +102,31 @@ def demo(
     raise typer.Exit(code)
 
 
+def _number_of_clusters(value: str | None) -> str | None:
+    if value is not None and value != "auto" and not (value.isdecimal() and int(value) >= 2):
+        raise typer.BadParameter("a number from 2 on, or 'auto'")
+    return value
+
+
+def _method(value: str | None) -> str | None:
+    from segmentation_assets.core.settings import Method
+
+    if value is not None and value not in get_args(Method):
+        raise typer.BadParameter(f"one of {', '.join(get_args(Method))}")
+    return value
+
+
 @app.command()
 def run(
     k: Annotated[
-        str | None, typer.Option(help="Number of clusters, or 'auto', instead of what the settings say.")
+        str | None,
+        typer.Option(
+            callback=_number_of_clusters, help="Number of clusters, or 'auto', instead of what the settings say."
+        ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="'lsa', 'spherical' or 'kmeans', instead of what the settings say.")
+        str | None,
+        typer.Option(callback=_method, help="'lsa', 'spherical' or 'kmeans', instead of what the settings say."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the clustering, instead of what the settings say.")
@@ -299,7 +317,12 @@ def doctor(json: JsonOption = False, data_dir: DataDirOption = None, config: Con
 
 @elasticsearch_app.command()
 def start(data_dir: DataDirOption = None) -> None:
-    """Start the embedded Elasticsearch and leave it running until `segments elasticsearch stop`."""
+    """Start the embedded Elasticsearch and leave it running until `segments elasticsearch stop`.
+
+    Examples:
+
+      [bold]segments elasticsearch start[/]
+    """
     node = _node(data_dir)
     lease = node.acquire(keep=True, on_progress=say)
     lease.release()
@@ -308,13 +331,23 @@ def start(data_dir: DataDirOption = None) -> None:
 
 @elasticsearch_app.command()
 def stop(data_dir: DataDirOption = None) -> None:
-    """Stop the embedded Elasticsearch, whoever started it."""
+    """Stop the embedded Elasticsearch, whoever started it.
+
+    Examples:
+
+      [bold]segments elasticsearch stop[/]
+    """
     out.print("Stopped." if _node(data_dir).stop() else "It was not running.")
 
 
 @elasticsearch_app.command()
 def status(json: JsonOption = False, data_dir: DataDirOption = None) -> None:
-    """Say whether the embedded Elasticsearch runs, and where. Exit code 3 if it does not."""
+    """Say whether the embedded Elasticsearch runs, and where. Exit code 3 if it does not.
+
+    Examples:
+
+      [bold]segments elasticsearch status --json[/]
+    """
     from dataclasses import asdict
 
     answer_in_json(json)
@@ -330,7 +363,12 @@ def status(json: JsonOption = False, data_dir: DataDirOption = None) -> None:
 
 @elasticsearch_app.command()
 def url(data_dir: DataDirOption = None) -> None:
-    """Print the address of the running embedded Elasticsearch."""
+    """Print the address of the running embedded Elasticsearch.
+
+    Examples:
+
+      [bold]curl $(segments elasticsearch url)/_cat/indices[/]
+    """
     found = _node(data_dir).url()
     if found is None:
         raise SegmentsError(

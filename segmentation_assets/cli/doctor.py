@@ -16,6 +16,7 @@ import psutil
 
 from segmentation_assets.cli.session import is_embedded
 from segmentation_assets.cli.terminal import err, out, print_json, table
+from segmentation_assets.core.settings import Settings
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.paths import DataDir, cache_dir
 
@@ -138,7 +139,10 @@ def _indices() -> list[Finding]:
     from segmentation_assets.io.session_store import count_sessions
 
     elasticsearch, settings, _ = resolved_resources()
-    chosen = settings.load()
+    try:
+        chosen = settings.load()
+    except SegmentsError:  # said by _settings; the server is looked at all the same
+        chosen = Settings()
     with elasticsearch.client() as client:
         kind = (
             "embedded"

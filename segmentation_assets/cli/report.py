@@ -107,7 +107,8 @@ def show(result: dict[str, Any]) -> None:
             f"{reason} {n:,}" for reason, n in sorted(result["set_aside"].items(), key=lambda item: -item[1])
         )
         out.print(f"Set aside {sum(result['set_aside'].values()):,} of {result['read']:,} documents: {reasons}")
-    out.print(checks_table(result["checks"]))
+    if result["checks"]:
+        out.print(checks_table(result["checks"]))
     published = result["published"]
     where = result["elasticsearch"]
     if published:

@@ -84,10 +84,9 @@ def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments,
     norms = np.linalg.norm(model.centers, axis=1, keepdims=True)
     rows = embed(tfidf.matrix[members], model.projection)
     similarity = np.asarray(rows @ (model.centers / np.where(norms > 0, norms, 1)).T)
-    centered = similarity - (similarity.mean(axis=0) if len(members) else 0.0)
-    _, _, axis = np.linalg.svd(
-        np.vstack([centered, np.zeros((2, model.k))]), full_matrices=False
-    )  # 2: one is drawn too
+    centered = np.pad(similarity - (similarity.mean(axis=0) if len(members) else 0.0), ((0, 0), (0, 1)))
+    # Padded, so that there are two axes even for a single query or cluster.
+    _, _, axis = np.linalg.svd(np.pad(centered, ((0, 2), (0, 0))), full_matrices=False)
     xy = centered @ axis[:2].T
     colors = segment_colors([entry.segment for entry in labeled.labels])
     size = 6 + 10 * np.log1p(tfidf.counts[members])

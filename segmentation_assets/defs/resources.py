@@ -185,15 +185,17 @@ class WebhookAlert(Alert):
         """Post the alert; a failure to deliver is logged, without the address."""
         import json
         import urllib.request
+        from http.client import HTTPException
 
         super().send(subject, body, log)
-        request = urllib.request.Request(  # noqa: S310  # the address is the operator's own setting
-            self.webhook_url, json.dumps({"text": f"{subject}\n{body}"}).encode(), {"Content-Type": "application/json"}
-        )
+        content = json.dumps({"text": f"{subject}\n{body}"}).encode()
         try:
+            request = urllib.request.Request(  # noqa: S310  # the address is the operator's own setting
+                self.webhook_url, content, {"Content-Type": "application/json"}
+            )
             with urllib.request.urlopen(request, timeout=self.timeout):  # noqa: S310
                 pass
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:  # what they say may hold the address
             log.error(f"The alert could not be delivered to the webhook ({type(error).__name__}).")
 
 

@@ -45,7 +45,7 @@ def graph(
 ) -> tuple[Sessions, TfidfMatrix, ClusterModel, LabeledSegments]:
     builder = SessionBuilder(datetime(2025, 6, 1, tzinfo=UTC))
     for number, query in enumerate(queries):
-        builder.add(f"s{number:03}", {"user_id": number % 5, "search_query": query, "timestamp": "2025-05-01"})
+        builder.add(f"s{number:03}", {"user_id": number % 8, "search_query": query, "timestamp": "2025-05-01"})
     sessions = builder.finish()
     tfidf = vectorize(sessions.table["search_query"], VectorSettings())
     model = fit(tfidf, sessions.user_numbers(), ClusterSettings(k=k, method=method))

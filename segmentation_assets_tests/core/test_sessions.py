@@ -147,7 +147,7 @@ def test_a_good_document_under_an_id_that_is_none_is_set_aside(key: Any) -> None
         (1_746_093_600_000, datetime(2025, 5, 1, 10, tzinfo=UTC)),
         ("1746093600000", datetime(2025, 5, 1, 10, tzinfo=UTC)),
         (-1000, datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
-        (datetime(2025, 5, 1, 10), datetime(2025, 5, 1, 10, tzinfo=UTC)),  # noqa: DTZ001
+        (datetime(2025, 5, 1, 10), datetime(2025, 5, 1, 10, tzinfo=UTC)),
         (datetime(2025, 5, 1, 12, tzinfo=timezone(timedelta(hours=2))), datetime(2025, 5, 1, 10, tzinfo=UTC)),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_time_written_as_iso_8601_comes_back_as_it_was(moment: datetime) -> No
     assert parse_timestamp(moment.isoformat()) == moment
 
 
-@given(st.datetimes(max_value=datetime(2025, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+@given(st.datetimes(max_value=datetime(2025, 1, 1), timezones=st.just(UTC)))
 def test_the_table_holds_a_time_to_the_millisecond(moment: datetime) -> None:
     table = build({**GOOD, "timestamp": moment.isoformat()}).table
     assert abs(table["timestamp"][0].as_py() - moment) < timedelta(milliseconds=1)
@@ -241,6 +241,10 @@ def test_accounts_add_up_and_keep_few_examples() -> None:
     both = one + two
     assert both == Intake(14, 4, {"no_user": 8, "bad_id": 2}, {"no_user": list("abcde"), "bad_id": ["h", "i"]})
     assert both.read == both.kept + both.set_aside_total
+
+
+def test_an_id_that_is_no_text_is_kept_as_an_example_that_can_be_stored_and_shown() -> None:
+    assert build(GOOD, ids=["half \ud800"]).intake.examples == {Reason.BAD_ID.value: ["half \\ud800"]}
 
 
 def test_clicks_and_time_are_typed_columns() -> None:

@@ -62,7 +62,7 @@ def refusal(causes: dict[str, str]) -> str:
 
 
 def broken_documents(client: Elasticsearch) -> dict[str, int]:
-    """Documents that cannot be used, written past the import into an index of somebody's own, and how many by reason."""
+    """Documents that cannot be used, written past the import, and how many by reason."""
     soon = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     good: dict[str, Any] = {"user_id": "u", "search_query": "red dress", "timestamp": "2026-01-01T00:00:00Z"}
     bad: dict[str, list[dict[str, Any]]] = {
@@ -79,7 +79,7 @@ def broken_documents(client: Elasticsearch) -> dict[str, int]:
 
 
 def test_sessions_become_published_segments(graph: Any, seed: Callable[..., int], es: Elasticsearch) -> None:
-    """All five assets, all checks; what readers see is what was labelled; every intermediate result in an open format."""
+    """All five assets, all checks; readers see what was labelled; what is stored is in open formats."""
     kept = seed(600)
     broken = broken_documents(es)
     result = graph.run()
@@ -145,7 +145,7 @@ def test_sessions_become_published_segments(graph: Any, seed: Callable[..., int]
 def test_lopsided_data_is_not_published_by_the_graph_nor_past_it(
     graph: Any, seed: Callable[..., int], insert: Callable[..., None], es: Elasticsearch, causes: Causes
 ) -> None:
-    """A blocking check stops the run; a run of es_user_segments alone, which Dagster allows, is refused by the guard."""
+    """A blocking check stops the run; es_user_segments alone, which Dagster allows, is refused by the guard."""
     seed(300)
     assert graph.run().success
     before = published_state(es, ALIAS)
@@ -253,7 +253,7 @@ def test_a_wrong_setting_fails_the_run_with_its_name(graph: Any, seed: Callable[
 def test_the_same_sessions_in_another_order_give_the_same_segments(
     graph_at: Callable[[str], Any], elasticsearch_url: str, es: Elasticsearch, seed: Callable[..., int]
 ) -> None:
-    """Same clusters, ids, names and model version, whatever the order in which Elasticsearch got and returns sessions."""
+    """Same clusters, ids, names and model version, in whatever order Elasticsearch got and returns sessions."""
     seed(500, 7)
     first = graph_at(elasticsearch_url)
     assert first.run().success

@@ -17,8 +17,8 @@ Rows: TypeAlias = csr_matrix | NDArray[np.float64]
 
 
 DECIMALS = 12
-"""Digits in which two similarities or squared distances must differ to be different. A row's last bits depend on how many
-others are multiplied with it, and what is a tie for one must be a tie among many."""
+"""Digits in which two similarities or squared distances must differ to be different. A row's last bits depend on how
+many others are multiplied with it, and what is a tie for one must be a tie among many."""
 
 
 @dataclass(frozen=True)
