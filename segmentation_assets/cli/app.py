@@ -11,7 +11,7 @@ import typer
 
 from segmentation_assets import __version__
 from segmentation_assets.cli import session
-from segmentation_assets.cli.terminal import answer_in_json, counting, err, out, print_json, say
+from segmentation_assets.cli.terminal import answer_in_json, counting, err, out, print_json, say, table
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.paths import DataDir
 
@@ -92,13 +92,14 @@ def demo(
       [bold]segments demo --sessions 20000 --seed 7 --data-dir /tmp/try --json[/]
     """
     answer_in_json(json)
+    default = DataDir.resolve()  # what a command without --data-dir will use
     data = session.use_data_dir(data_dir, config)
     with session.server(data, keep=keep):
         if session.is_embedded():
             _seed_if_empty(data, sessions, seed)
         code = _run({"ops": {"raw_sessions": {"config": {"generate_when_empty": False}}}}, json)
         if not json:
-            _how_to_open(data)
+            _how_to_open(data, default)
     raise typer.Exit(code)
 
 
@@ -191,6 +192,10 @@ def seed(
 
       [bold]segments seed --sessions 100000 --seed 7[/]
     """
+    if end is not None and end.replace(tzinfo=UTC) > datetime.now(UTC):
+        raise SegmentsError(
+            f"--end {end:%Y-%m-%d} is in the future.", "Sessions have happened: name a day up to today."
+        )
     data = session.use_data_dir(data_dir, config)
     with session.server(data):
         from segmentation_assets.defs.resources import resolved_resources
@@ -204,9 +209,10 @@ def seed(
                 end=end.replace(tzinfo=UTC) if end else None, on_progress=progress,
             )  # fmt: skip
     out.print(
-        f"{target}: {summary.created:,} sessions written, {summary.updated + summary.unchanged:,} were there already."
+        f"{target}: {summary.created:,} sessions written, {summary.updated + summary.unchanged:,} were there already.",
+        markup=False,
     )
-    out.print(f"What taste was meant lies in {data.truth}.", soft_wrap=True)
+    out.print(f"What taste was meant lies in {data.truth}.", soft_wrap=True, markup=False)
 
 
 @app.command("import")
@@ -255,6 +261,43 @@ def import_(
 
 
 @app.command()
+def rejected(
+    forget: Annotated[bool, typer.Option("--forget", help="Delete them, so that they no longer count.")] = False,
+    source: Annotated[str | None, typer.Option(help="Only those of this source, as the list names it.")] = None,
+    index: IndexOption = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show what imports have set aside, by source and reason; with --forget delete it.
+
+    Examples:
+
+      [bold]segments rejected[/]
+
+      [bold]segments rejected --forget --source /data/wrong.csv[/]
+    """
+    data = session.use_data_dir(data_dir, config)
+    with session.server(data):
+        from segmentation_assets.defs.resources import resolved_resources
+        from segmentation_assets.io.session_store import forget_rejected, rejected_sources
+
+        elasticsearch, settings, _ = resolved_resources()
+        target = index or settings.load().sessions.index
+        with elasticsearch.client() as client:
+            if forget:
+                out.print(
+                    f"Forgot {forget_rejected(client, target, source):,} rejected records of {target}.", markup=False
+                )
+                return
+            found = [entry for entry in rejected_sources(client, target) if source in (None, entry.source)]
+    rows = [
+        [entry.source, f"{sum(entry.rejected.values()):,}", ", ".join(f"{r} {n:,}" for r, n in entry.rejected.items())]
+        for entry in found
+    ]
+    out.print(table(f"Set aside by imports into {target}", ["source", "records", "reasons"], rows, numeric=["records"]))
+
+
+@app.command()
 def dev(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address the UI listens on.")] = "127.0.0.1",
@@ -291,11 +334,15 @@ def rollback(
     data = session.use_data_dir(data_dir, config)
     with session.server(data):
         from segmentation_assets.defs.resources import resolved_resources
+        from segmentation_assets.io.models import mark_serving
         from segmentation_assets.io.publishing import rollback as go_back
 
-        elasticsearch, settings, _ = resolved_resources()
+        elasticsearch, settings, storage = resolved_resources()
         with elasticsearch.client() as client:
             state = go_back(client, settings.load().publish.alias, to)
+        mark_serving(
+            storage.store, str(state.meta.get("model_version"))
+        )  # the next model takes its cluster ids from it
     out.print(f"{state.alias} now leads to {state.index} ({state.documents:,} documents).", soft_wrap=True)
 
 
@@ -408,9 +455,11 @@ def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = 
     settings.taxonomy()
     with runs.instance() as instance:
         if run_config is None:
-            for asset in runs.ASSETS:
-                storage.store.require(asset)
-        done = runs.evaluate_checks(instance) if run_config is None else runs.materialize(run_config, instance)
+            storage.store.require(runs.ASSETS[0])
+            stored = [asset for asset in runs.ASSETS if storage.store.path(asset).exists()]
+            done = runs.evaluate_checks(instance, stored)
+        else:
+            done = runs.materialize(run_config, instance)
     with elasticsearch.client() as client:
         result = report.collect(
             done, storage.store, client, alias, elasticsearch.embedded, checks_only=run_config is None
@@ -427,9 +476,8 @@ def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = 
     return 1 if failed else 0
 
 
-def _how_to_open(data: DataDir) -> None:
-    import os
+def _how_to_open(data: DataDir, default: DataDir) -> None:
+    import shlex
 
-    os.environ.pop("SEGMENTS_HOME")  # set by this very process; what is left is what the next command will find
-    option = "" if data == DataDir.resolve() else f" --data-dir {data.root}"
-    err.print(f"Open the Dagster UI on it: [bold]segments dev{option}[/]", soft_wrap=True)
+    option = "" if data == default else f" --data-dir {shlex.quote(str(data.root))}"
+    err.print(f"Open the Dagster UI on it: segments dev{option}", soft_wrap=True, markup=False)

@@ -45,13 +45,19 @@ def serve(data: DataDir, host: str, port: int) -> int:
         "--log-level",
         "warning",
     ]
-    process = subprocess.Popen(command, cwd=data.dagster)  # noqa: S603  # our own interpreter and arguments
+    # A session of its own: Ctrl-C would reach it twice, from the terminal and from here, and the second stops its
+    # clean-up.
+    process = subprocess.Popen(command, cwd=data.dagster, start_new_session=True)  # noqa: S603  # our own arguments
+
+    told_to_end = False
 
     def pass_on(number: int, _: object) -> None:
+        nonlocal told_to_end
+        told_to_end = True
         with suppress(ProcessLookupError):
-            process.send_signal(number)
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         code = process.wait()
     finally:
@@ -59,8 +65,7 @@ def serve(data: DataDir, host: str, port: int) -> int:
             signal.signal(number, handler)
         if process.poll() is None:
             process.terminate()
-    # ended by the signal that was passed on: that is how one ends it
-    return 0 if code in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143) else code
+    return 0 if told_to_end else code  # a signal is how one ends it, whatever Dagster makes of it
 
 
 def _require_free(host: str, port: int) -> None:

@@ -143,14 +143,15 @@ def _indices() -> list[Finding]:
         chosen = settings.load()
     except SegmentsError:  # said by _settings; the server is looked at all the same
         chosen = Settings()
+    connection = elasticsearch.connection()
     with elasticsearch.client() as client:
         kind = (
             "embedded"
             if elasticsearch.embedded
             else "API key"
-            if elasticsearch.api_key
+            if connection.api_key
             else "basic auth"
-            if elasticsearch.username
+            if connection.username
             else "no credentials"
         )
         findings = [Finding("elasticsearch", "ok", f"{server_version(client) or 'reached'} ({kind})")]

@@ -38,7 +38,9 @@ def import_file(
     elasticsearch, settings, _ = resolved_resources()
     target = index or settings.load().sessions.index
     with elasticsearch.client() as client, counting(f"importing into {target}") as progress:
-        summary = write_sessions(client, target, reading, source=path.name, now=datetime.now(UTC), on_progress=progress)
+        summary = write_sessions(
+            client, target, reading, source=str(path.absolute()), now=datetime.now(UTC), on_progress=progress
+        )
     if as_json:
         print_json(
             {
@@ -67,7 +69,9 @@ def import_file(
             f"{reason} {n:,}" for reason, n in sorted(summary.rejected.items(), key=lambda item: -item[1])
         )
         out.print(
-            f"Set aside {summary.rejected_total:,} in {escape(rejected_index(target))}: {reasons}", soft_wrap=True
+            f"Set aside {summary.rejected_total:,} in {escape(rejected_index(target))}: {reasons}. They count until a "
+            "corrected file is imported from the same path, or until `segments rejected --forget`.",
+            soft_wrap=True,
         )
     counts = reading.counts
     if counts.events:

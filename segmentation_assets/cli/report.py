@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elasticsearch import Elasticsearch
+from rich.markup import escape
 
 from segmentation_assets.cli.runs import ASSETS, CheckVerdict, RunReport
 from segmentation_assets.cli.terminal import err, out, table
@@ -28,9 +29,8 @@ def collect(
     checks_only: bool = False,
 ) -> dict[str, Any]:
     """The result as plain values; what the run did not reach is null or empty."""
-    reached = (
-        set(ASSETS) if checks_only else {a for a in ASSETS if a not in report.skipped and a not in report.failures}
-    )
+    out_of_reach = {asset for asset, _ in report.unevaluated} if checks_only else {*report.skipped, *report.failures}
+    reached = set(ASSETS) - out_of_reach
     intake = _load(store, "raw_sessions", Sessions, reached)
     labeled = _load(store, "labeled_segments", LabeledSegments, reached)
     state = published_state(client, alias)
@@ -70,6 +70,7 @@ def collect(
         "still_published": {"alias": state.alias, "index": state.index, "documents": state.documents}
         if state and not live
         else None,
+        "unevaluated": [{"asset": asset, "name": name} for asset, name in report.unevaluated],
         "failures": report.failures,
         "elasticsearch": {"url": _url(client), "version": server_version(client), "embedded": embedded},
         "seconds": _by_asset(report),
@@ -113,8 +114,8 @@ def show(result: dict[str, Any]) -> None:
     where = result["elasticsearch"]
     if published:
         out.print(
-            f"Published {published['documents']:,} documents to [bold]{published['alias']}[/] "
-            f"(index {published['index']}) "
+            f"Published {published['documents']:,} documents to [bold]{escape(published['alias'])}[/] "
+            f"(index {escape(published['index'])}) "
             f"on {'the embedded ' if where['embedded'] else ''}Elasticsearch {where['version'] or ''} "
             f"at {where['url']}",
             soft_wrap=True,
@@ -123,8 +124,6 @@ def show(result: dict[str, Any]) -> None:
 
 def show_failure(result: dict[str, Any]) -> None:
     """What failed, by how much, and what readers see meanwhile."""
-    from rich.markup import escape
-
     for check in result["checks"]:
         if not check["passed"] and check["severity"] == "ERROR":
             kind = "blocking check" if check["blocking"] else "check"
@@ -189,10 +188,10 @@ def write_junit(path: Path, report: RunReport) -> None:
     suite = ET.Element(
         "testsuite",
         name="segments check",
-        tests=str(len(report.checks) + len(report.failures)),
+        tests=str(len(report.checks) + len(report.failures) + len(report.unevaluated)),
         failures=str(len(report.failed_errors)),
         errors=str(len(report.failures)),
-        skipped="0",
+        skipped=str(len(report.unevaluated)),
     )
     for check in report.checks:
         case = ET.SubElement(
@@ -213,6 +212,9 @@ def write_junit(path: Path, report: RunReport) -> None:
         ET.SubElement(case, "error", message=_xml(message), type="run")
     suites = ET.Element("testsuites")
     suites.append(suite)
+    for asset, check_name in report.unevaluated:
+        case = ET.SubElement(suite, "testcase", classname=asset, name=check_name)
+        ET.SubElement(case, "skipped", message=f"{asset} was never materialized")
     tree = ET.ElementTree(suites)
     ET.indent(tree)
     try:

@@ -50,6 +50,7 @@ class RunReport:
         checks: evaluations, in the order of the graph.
         failures: step to what it said, for steps that failed by themselves (not by a blocking check).
         skipped: assets that were not reached.
+        unevaluated: (asset, check) of checks whose asset was never materialized, where only checks were asked for.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class RunReport:
     checks: list[CheckVerdict] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    unevaluated: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def failed_errors(self) -> list[CheckVerdict]:
@@ -71,12 +73,20 @@ def materialize(run_config: dict[str, Any], instance: dg.DagsterInstance) -> Run
     return _execute(job, run_config, instance)
 
 
-def evaluate_checks(instance: dg.DagsterInstance) -> RunReport:
-    """Evaluate every asset check on what is stored, materializing nothing."""
-    checks_only = dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks())
+def evaluate_checks(instance: dg.DagsterInstance, stored: list[str]) -> RunReport:
+    """Evaluate the asset checks of what is stored, materializing nothing; the others' are ``unevaluated``."""
+    checks_only = dg.define_asset_job(
+        "checks", selection=dg.AssetSelection.checks_for_assets(*map(dg.AssetKey, stored))
+    )
     definitions = build_definitions()
     job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[checks_only])).resolve_job_def("checks")
-    return _execute(job, {}, instance)
+    report = _execute(job, {}, instance)
+    report.unevaluated = [
+        (key.asset_key.path[-1], key.name)
+        for key in sorted(definitions.resolve_asset_graph().asset_check_keys)
+        if key.asset_key.path[-1] not in stored
+    ]
+    return report
 
 
 @contextmanager

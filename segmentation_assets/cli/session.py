@@ -47,7 +47,10 @@ def use_data_dir(data_dir: Path | None, config: Path | None = None) -> DataDir:
     if data_dir is not None or not os.environ.get("DAGSTER_HOME"):
         os.environ["DAGSTER_HOME"] = str(data.dagster)
     if config is not None:
-        os.environ["SEGMENTS_CONFIG"] = str(config.absolute())
+        os.environ["SEGMENTS_CONFIG"] = str(config)
+    for name in ("SEGMENTS_CONFIG", "ELASTICSEARCH_CA_CERTS"):  # what is started from here may work in another folder
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     return data
 
 

@@ -43,16 +43,16 @@ def print_json(value: Any) -> None:
 
 def report_error(error: SegmentsError) -> None:
     """Show a problem and its cure."""
-    err.print(f"[bold red]Error:[/] {escape(error.problem)}", soft_wrap=True)
+    err.print(f"[bold red]Error:[/] {escape(_printable(error.problem))}", soft_wrap=True)
     if error.cure:
-        err.print(f"[bold]What to do:[/] {escape(error.cure)}", soft_wrap=True)
+        err.print(f"[bold]What to do:[/] {escape(_printable(error.cure))}", soft_wrap=True)
     if _as_json:
         print_json({"error": {"type": type(error).__name__, "problem": error.problem, "cure": error.cure}})
 
 
 def say(text: str) -> None:
     """A line of progress."""
-    err.print(escape(text), style="dim", soft_wrap=True)
+    err.print(escape(_printable(text)), style="dim", soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[str] = ()) -> Table:
@@ -69,7 +69,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
 
 def _printable(text: str) -> str:
     """Control characters in somebody's query must not reach the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from segmentation_assets.core.model import ClusterModel, top_terms
+from segmentation_assets.core.model import ClusterModel, StaleInputError, top_terms
 from segmentation_assets.core.sessions import Intake, Sessions
 from segmentation_assets.core.settings import LabelSettings
 from segmentation_assets.core.vectorize import TfidfMatrix
@@ -209,7 +209,7 @@ class LabeledSegments:
     intake: Intake
 
 
-class StaleModelError(SegmentsError):
+class StaleModelError(StaleInputError):
     """Sessions, TF-IDF and model were not made from each other."""
 
 

@@ -28,6 +28,10 @@ MATCH_SHARE = 0.25
 new cluster gets a new id: better a gap than an old number on different people."""
 
 
+class StaleInputError(SegmentsError):
+    """Inputs that must come from each other do not."""
+
+
 class TooFewQueriesError(SegmentsError):
     """There are fewer different queries than clusters."""
 
@@ -125,7 +129,14 @@ def fit(
 
     Raises:
         TooFewQueriesError: fewer different usable queries than clusters.
+        StaleInputError: ``users`` and ``tfidf`` are of different sessions.
     """
+    if len(users) != len(tfidf.query_of_session):
+        raise StaleInputError(
+            f"raw_sessions ({len(users)} sessions) and tfidf_matrix ({len(tfidf.query_of_session)}) were not made from "
+            "each other.",
+            "Materialize raw_sessions, tfidf_matrix and kmeans_model again, in one run.",
+        )
     clusterer = METHODS[settings.method]
     if clusterer.space == "users":
         projection = user_projection(tfidf, users, settings.components, settings.seed)
@@ -137,14 +148,17 @@ def fit(
     weights = tfidf.counts[usable].astype(np.float64)
     different = _count_different(rows)
 
+    by_users = clusterer.space == "users"
+
     def too_few(least: int, knob: str) -> TooFewQueriesError:
         return TooFewQueriesError(
             f"{least} different queries are needed to find {settings.k if knob == 'k' else settings.k_min} clusters"
             f"{'' if knob == 'k' else ' or more'}, and there are {different} (in {int(tfidf.counts.sum())} sessions of "
             f"{int(users.max()) + 1} users with {len(tfidf.queries)} distinct query texts, "
             f"{int(tfidf.counts[~tfidf.known].sum())} sessions without a known term; queries are different when "
-            f"{'other users search for them' if clusterer.space == 'users' else 'they hold other terms'}).",
-            f"Read more sessions, lower clusters.{knob}, or try another clusters.method.",
+            f"{'other users search for them' if by_users else 'they hold other terms'}).",
+            f"Read more sessions, lower clusters.{knob}"
+            + (", or use clusters.method: spherical, which does not look at users." if by_users else "."),
         )
 
     curve: dict[int, float] = {}

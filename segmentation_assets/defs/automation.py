@@ -14,8 +14,9 @@ import dagster as dg
 from segmentation_assets.core.arrivals import look
 from segmentation_assets.defs.failures import cause_of
 from segmentation_assets.defs.resources import Alert, ElasticsearchResource, SettingsResource
-from segmentation_assets.io.elasticsearch import ClusterUnreachable, IndexMissing
+from segmentation_assets.io.elasticsearch import ClusterError, ClusterTimeout, ClusterUnreachable, IndexMissing
 from segmentation_assets.io.session_store import sessions_state
+from segmentation_assets.local.elasticsearch import EmbeddedElasticsearchError
 
 ROOT = "raw_sessions"
 
@@ -54,7 +55,7 @@ def new_sessions(
     try:
         with elasticsearch.client() as client:
             state = sessions_state(client, chosen.sessions.index)
-    except (ClusterUnreachable, IndexMissing) as error:
+    except (ClusterUnreachable, ClusterTimeout, ClusterError, IndexMissing, EmbeddedElasticsearchError) as error:
         # The cursor stays: what arrives meanwhile is counted when the cluster or the index is back.
         return dg.SkipReason(str(error))
     arrivals = look(context.cursor, state.uuids, state.count, chosen.automation.new_sessions)

@@ -6,11 +6,11 @@ from pydantic import Field
 from segmentation_assets.core import plots, quality
 from segmentation_assets.core.model import ClusterModel, fit, top_terms
 from segmentation_assets.core.sessions import Sessions
-from segmentation_assets.core.settings import ClusterSettings
 from segmentation_assets.core.vectorize import TfidfMatrix
 from segmentation_assets.defs.metadata import check_result, picture, table
 from segmentation_assets.defs.resources import ArtifactIOManager, SettingsResource
 from segmentation_assets.io.models import model_before
+from segmentation_assets.io.settings import with_overrides
 
 
 class KMeansConfig(dg.Config):
@@ -37,7 +37,7 @@ def kmeans_model(
     io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[ClusterModel]:
     """Fit the model."""
-    chosen = _settings(settings.load().clusters, config)
+    chosen = with_overrides(settings.load(), **config.model_dump()).clusters
     model = fit(
         tfidf_matrix, raw_sessions.user_numbers(), chosen, previous=model_before(io_manager.store, context.log.warning)
     )
@@ -73,11 +73,6 @@ def kmeans_model(
             ),
         },
     )
-
-
-def _settings(settings: ClusterSettings, config: KMeansConfig) -> ClusterSettings:
-    wanted = {name: value for name, value in config.model_dump().items() if value is not None}
-    return ClusterSettings.model_validate({**settings.model_dump(), **wanted})
 
 
 @dg.asset_check(asset="kmeans_model", blocking=True, description="No cluster swallows the rest, none is a crumb.")

@@ -12,6 +12,7 @@ from segmentation_assets.core.settings import Settings
 from segmentation_assets.defs.metadata import check_result, table
 from segmentation_assets.defs.progress import log_progress
 from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
+from segmentation_assets.io.models import mark_serving
 from segmentation_assets.io.segment_store import PublishedSegments, count_segments, publish_segments
 
 
@@ -43,6 +44,7 @@ def es_user_segments(
             now=datetime.now(UTC),
             on_progress=log_progress(context.log),
         )
+    mark_serving(io_manager.store, published.model_version)
     return dg.Output(
         published,
         metadata={
@@ -66,12 +68,13 @@ def _above(io_manager: ArtifactIOManager, chosen: Settings) -> list[quality.Chec
     A check that failed there stopped the run before it labelled anything: the labels are then still those of the data
     before, and pass by themselves.
     """
-    intake = io_manager.store.load("raw_sessions", Sessions).intake
-    model = io_manager.store.load("kmeans_model", ClusterModel)
+    store = io_manager.store
+    intake = store.load_field("raw_sessions", Sessions, "intake")
+    sizes, unclustered = (store.load_field("kmeans_model", ClusterModel, name) for name in ("sizes", "unclustered"))
     return [
         quality.sessions_accounted(intake),
         quality.session_validity(intake, chosen.checks.session_validity),
-        quality.cluster_balance(model.sizes, model.unclustered, chosen.checks.cluster_balance),
+        quality.cluster_balance(sizes, unclustered, chosen.checks.cluster_balance),
     ]
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import dagster as dg
 from elasticsearch import Elasticsearch
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from segmentation_assets.core.labels import Taxonomy
 from segmentation_assets.core.settings import Settings
 from segmentation_assets.io.artifacts import ArtifactStore
-from segmentation_assets.io.elasticsearch import Connection, connect, errors_explained
-from segmentation_assets.io.settings import load_settings, load_taxonomy
+from segmentation_assets.io.elasticsearch import ClusterUnreachable, Connection, connect, errors_explained
+from segmentation_assets.io.settings import SettingsError, load_settings, load_taxonomy
 from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch, Lease
 from segmentation_assets.paths import HOME_VARIABLE, DataDir
 
@@ -38,6 +38,15 @@ ENVIRONMENT = {
     "alert": {"webhook_url": "SEGMENTS_ALERT_WEBHOOK"},
 }
 """resource -> field -> environment variable. A variable that is not set leaves the field at its default."""
+
+PLAIN_ENVIRONMENT: dict[str, tuple[str, type]] = {
+    "verify_certs": ("ELASTICSEARCH_VERIFY_CERTS", bool),
+    "request_timeout": ("ELASTICSEARCH_REQUEST_TIMEOUT", float),
+    "max_retries": ("ELASTICSEARCH_MAX_RETRIES", int),
+    "http_compress": ("ELASTICSEARCH_HTTP_COMPRESS", bool),
+}
+"""field of ``elasticsearch`` -> variable and type. No secrets, so their values are read when the definitions are
+loaded; ``dg.EnvVar`` knows text and whole numbers only."""
 
 _DATA_DIR = "Folder for everything kept on this machine; the user's data folder when not given."
 
@@ -113,12 +122,18 @@ class ElasticsearchResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             SegmentsError: unreachable, refused credentials, bad certificate, wrong server version, missing privilege,
                 read-only, timed out.
         """
-        client = connect(self.connection())
         try:
-            with errors_explained():
-                yield client
-        finally:
-            client.close()
+            client = connect(self.connection())
+            try:
+                with errors_explained():
+                    yield client
+            finally:
+                client.close()
+        except ClusterUnreachable:
+            lease = None if self.url else _held.get(DataDir.resolve(self.data_dir).root)
+            if lease is not None:
+                lease.check()  # says that the node died, with the end of its log
+            raise
 
 
 class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -202,14 +217,19 @@ class WebhookAlert(Alert):
 def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The resource instances.
 
-    Only whether a variable is set is looked at here; its value stays a ``dg.EnvVar``, which Dagster resolves in the
-    process
-    that runs and never stores or shows.
+    Of a variable that may hold a secret, only whether it is set is looked at here; its value stays a ``dg.EnvVar``,
+    which
+    Dagster resolves in the process that runs and never stores or shows.
     """
     environment = os.environ if environment is None else environment
     fields: dict[str, dict[str, Any]] = {
         resource: {field: dg.EnvVar(name) for field, name in names.items() if environment.get(name)}
         for resource, names in ENVIRONMENT.items()
+    }
+    fields["elasticsearch"] |= {
+        field: _plain(name, environment[name], kind)
+        for field, (name, kind) in PLAIN_ENVIRONMENT.items()
+        if environment.get(name)
     }
     return {
         "elasticsearch": ElasticsearchResource(**fields["elasticsearch"]),
@@ -217,6 +237,14 @@ def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, A
         "io_manager": ArtifactIOManager(**fields["io_manager"]),
         "alert": WebhookAlert(**fields["alert"]) if fields["alert"] else Alert(),
     }
+
+
+def _plain(name: str, text: str, kind: type) -> bool | int | float:
+    try:
+        return TypeAdapter(kind).validate_python(text)
+    except ValidationError:
+        words = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise SettingsError(f"{name}={text!r} is not {words[kind]}.", "Correct the variable, or unset it.") from None
 
 
 def resolved_resources() -> tuple[ElasticsearchResource, SettingsResource, ArtifactIOManager]:

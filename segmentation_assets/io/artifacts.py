@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 from uuid import uuid4
@@ -63,20 +63,46 @@ def save_artifact(value: Any, folder: Path) -> None:
 
 
 def load_artifact(kind: type[T], folder: Path) -> T:
-    """Read what ``save_artifact`` wrote.
+    """Read what ``save_artifact`` wrote; a field that was added since, and has a default, takes it.
 
     Raises:
         ArtifactUnreadableError: files or fields are missing or of another shape.
     """
     try:
         plain = json.loads((folder / _JSON).read_text("utf-8"))
-        values = {name: _load_field(name, hint, folder, plain) for name, hint in get_type_hints(kind).items()}
-        return kind(**values)
+        hints = get_type_hints(kind)
+        added = {f.name for f in fields(kind) if _has_default(f) and not _is_stored(f.name, folder, plain)}  # type: ignore[arg-type]
+        return kind(**{name: _load_field(name, hints[name], folder, plain) for name in hints if name not in added})
     except Exception as error:  # a damaged file makes the formats' readers raise nearly anything
-        raise ArtifactUnreadableError(
-            f"What is stored in {folder} cannot be read as {kind.__name__} ({type(error).__name__}).",
-            "It was written by another version, or damaged: materialize the asset again.",
-        ) from error
+        raise _unreadable(kind, folder, error) from error
+
+
+def load_field(kind: type[Any], field: str, folder: Path) -> Any:
+    """Read one field of what ``save_artifact`` wrote.
+
+    Raises:
+        ArtifactUnreadableError: see ``load_artifact``.
+    """
+    try:
+        plain = json.loads((folder / _JSON).read_text("utf-8"))
+        return _load_field(field, get_type_hints(kind)[field], folder, plain)
+    except Exception as error:  # a damaged file makes the formats' readers raise nearly anything
+        raise _unreadable(kind, folder, error) from error
+
+
+def _unreadable(kind: type[Any], folder: Path, error: Exception) -> ArtifactUnreadableError:
+    return ArtifactUnreadableError(
+        f"What is stored in {folder} cannot be read as {kind.__name__} ({type(error).__name__}).",
+        "It was written by another version, or damaged: materialize the asset again.",
+    )
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _is_stored(name: str, folder: Path, plain: dict[str, Any]) -> bool:
+    return name in plain or any((folder / f"{name}.{ending}").exists() for ending in ("parquet", "npz", "npy"))
 
 
 def _load_field(name: str, hint: Any, folder: Path, plain: dict[str, Any]) -> Any:
@@ -126,9 +152,7 @@ class ArtifactStore:
             building.rename(target)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        link = home / f".current-{uuid4().hex}"
-        link.symlink_to(target.name, target_is_directory=True)
-        os.replace(link, home / "current")
+        self.mark(name, "current", target)
         self._prune(home)
         return target
 
@@ -141,6 +165,11 @@ class ArtifactStore:
         """
         self.require(name)
         return load_artifact(kind, self.path(name).resolve())
+
+    def load_field(self, name: str, kind: type[Any], field: str) -> Any:
+        """Read one field of the current version, without the tables beside it; raises as ``load``."""
+        self.require(name)
+        return load_field(kind, field, self.path(name).resolve())
 
     def require(self, name: str) -> None:
         """See that something is stored.
@@ -161,10 +190,21 @@ class ArtifactStore:
         versions = [p for p in home.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
         return sorted(versions, key=lambda p: (_written(p / _JSON), p.name), reverse=True)
 
+    def mark(self, name: str, mark: str, version: Path) -> None:
+        """Let the link ``<base>/<name>/<mark>`` lead to a stored version, which is kept for as long as it does."""
+        link = self.base / name / f".current-{uuid4().hex}"
+        link.symlink_to(version.name, target_is_directory=True)
+        os.replace(link, self.base / name / mark)
+
+    def marked(self, name: str, mark: str) -> Path | None:
+        """The version a mark leads to; None where there is no such mark."""
+        link = self.base / name / mark
+        return link.resolve() if link.exists() else None
+
     def _prune(self, home: Path) -> None:
-        current = (home / "current").resolve()
+        marked = {path.resolve() for path in home.iterdir() if path.is_symlink()}
         for old in self.history(home.name)[KEEP_VERSIONS:]:
-            if old != current:
+            if old.resolve() not in marked:
                 shutil.rmtree(old, ignore_errors=True)
         for leftover in [*home.glob(".building-*"), *home.glob(".current-*")]:  # of a process that was killed
             if _written(leftover) < time.time_ns() - _ABANDONED * 1e9:

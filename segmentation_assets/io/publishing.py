@@ -22,7 +22,8 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
-from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError
+import pyarrow.compute as pc
+from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
 
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import bulk
@@ -168,9 +169,15 @@ def publish(
             _swap(client, alias, new.name)
             new.keep()
         # From here on the new index is what consumers read: nothing below may undo that.
-        new.mark(published_at=_now())
-        live = _live(client, alias)
-        removed = _prune(client, alias, keep)
+        live, removed = True, []
+        try:
+            new.mark(published_at=_now())
+            found = _live(client, alias)
+            live = found is not None and found.name == new.name
+            removed = _prune(client, alias, keep)
+        except (ApiError, TransportError) as error:
+            # Readers have the new index, so this is no failure; the next publish tidies up.
+            _log.warning("Published %s, but could not tidy up after it: %s", new.name, _brief(error))
     return Published(
         alias,
         new.name,
@@ -178,7 +185,7 @@ def publish(
         previous.name if previous else None,
         tuple(removed),
         tuple(leftovers),
-        live is not None and live.name == new.name,
+        live,
     )
 
 
@@ -442,6 +449,11 @@ def _write(
 
 def _mappings(documents: Iterable[Mapping[str, Any]] | pa.Table) -> Iterator[Mapping[str, Any]]:
     if isinstance(documents, pa.Table):
+        for position, column in enumerate(documents.schema):
+            if pa.types.is_timestamp(column.type):  # in one go: a datetime object for each costs most of the rest
+                moments = documents.column(position).cast(pa.timestamp("ms", tz="UTC"), safe=False)
+                text = pc.strftime(moments, format="%Y-%m-%dT%H:%M:%SZ")
+                documents = documents.set_column(position, column.name, text)
         for part in documents.to_batches(max_chunksize=10_000):
             yield from part.to_pylist()
     else:

@@ -278,27 +278,83 @@ class _DeadLetters:
 
     def _earlier(self) -> list[str]:
         """Ids of all rejects of this source."""
-        ids: list[str] = []
-        pit = self._client.open_point_in_time(index=self._index, keep_alive=_KEEP_ALIVE)["id"]
+        return _ids(self._client, self._index, {"term": {"source": self._source}})
+
+
+def _ids(client: Elasticsearch, index: str, query: Mapping[str, Any]) -> list[str]:
+    ids: list[str] = []
+    pit = client.open_point_in_time(index=index, keep_alive=_KEEP_ALIVE)["id"]
+    try:
+        after: list[Any] | None = None
+        while True:
+            answer = client.search(
+                pit={"id": pit, "keep_alive": _KEEP_ALIVE},
+                query=query,
+                sort=["_shard_doc"],
+                search_after=after,
+                size=PAGE_SIZE,
+                source=False,
+                allow_partial_search_results=False,
+            )
+            hits = answer["hits"]["hits"]
+            if not hits:
+                return ids
+            ids.extend(hit["_id"] for hit in hits)
+            after = hits[-1]["sort"]
+    finally:
+        _close(client, pit)
+
+
+@dataclass(frozen=True)
+class RejectedSource:
+    """What was set aside of one source.
+
+    Attributes:
+        source: what was imported.
+        rejected: records, by reason.
+    """
+
+    source: str
+    rejected: dict[str, int]
+
+
+def rejected_sources(client: Elasticsearch, index: str) -> list[RejectedSource]:
+    """What imports into an index of sessions have set aside, by source, the largest first."""
+    name = rejected_index(index)
+    with errors_explained(client, f"read {name}"):
         try:
-            after: list[Any] | None = None
-            while True:
-                answer = self._client.search(
-                    pit={"id": pit, "keep_alive": _KEEP_ALIVE},
-                    query={"term": {"source": self._source}},
-                    sort=["_shard_doc"],
-                    search_after=after,
-                    size=PAGE_SIZE,
-                    source=False,
-                    allow_partial_search_results=False,
-                )
-                hits = answer["hits"]["hits"]
-                if not hits:
-                    return ids
-                ids.extend(hit["_id"] for hit in hits)
-                after = hits[-1]["sort"]
-        finally:
-            _close(self._client, pit)
+            answer = client.search(
+                index=name,
+                size=0,
+                allow_partial_search_results=False,
+                aggregations={
+                    "sources": {
+                        "terms": {"field": "source", "size": 1_000},
+                        "aggregations": {"reasons": {"terms": {"field": "reason", "size": 100}}},
+                    }
+                },
+            )
+        except NotFoundError:
+            return []
+    return [
+        RejectedSource(bucket["key"], {reason["key"]: reason["doc_count"] for reason in bucket["reasons"]["buckets"]})
+        for bucket in answer["aggregations"]["sources"]["buckets"]
+    ]
+
+
+def forget_rejected(client: Elasticsearch, index: str, source: str | None = None) -> int:
+    """Delete what imports have set aside, of one source or of all; returns how many records that were."""
+    name = rejected_index(index)
+    query: dict[str, Any] = {"term": {"source": source}} if source is not None else {"match_all": {}}
+    with errors_explained(client, f"write {name}"):
+        try:
+            ids = _ids(client, name, query)
+        except NotFoundError:
+            return 0
+        gone = bulk.in_batches((key, bulk.delete_line(key)) for key in ids)
+        bulk.write(client, name, gone, on_batch=lambda *_: None, in_flight=1, missing_ok=True)
+        client.indices.refresh(index=name)
+    return len(ids)
 
 
 def _shown(document: object) -> str:

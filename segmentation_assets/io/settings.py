@@ -43,6 +43,27 @@ def load_settings(path: Path | None) -> Settings:
         raise SettingsError(f"The settings file {path} cannot be used: {problems}.", cure) from None
 
 
+def with_overrides(settings: Settings, **clusters: str | int | None) -> Settings:
+    """The settings with some of ``clusters`` replaced; None leaves a value as it is.
+
+    Raises:
+        SettingsError: a value is out of range; names it.
+    """
+    wanted = {name: value for name, value in clusters.items() if value is not None}
+    try:
+        return Settings.model_validate(
+            {**settings.model_dump(), "clusters": {**settings.clusters.model_dump(), **wanted}}
+        )
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(
+                dict.fromkeys(f"{e['loc'][1] if len(e['loc']) > 1 else 'clusters'}: {e['msg']}" for e in error.errors())
+            )
+            + ".",
+            f"Given were {wanted}. k is a whole number of at least 2, or auto.",
+        ) from None
+
+
 def load_taxonomy(settings: Settings, settings_file: Path | None) -> Taxonomy:
     """Read the taxonomy that the settings name, relative to the settings file; the shipped one where they name none.
 

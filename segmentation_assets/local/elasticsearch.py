@@ -10,6 +10,7 @@ ends by itself soon after. ``node_state.py`` says which locks make this so.
 
 import atexit
 import contextlib
+import locale
 import os
 import subprocess
 import sys
@@ -339,6 +340,8 @@ def _spawn(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start the node's process, in a session of its own: Ctrl-C must not reach it before it is released here."""
     # options meant for somebody's own Java programs; the full distribution's launcher ignores them too
     environment = {k: v for k, v in os.environ.items() if k not in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")}
+    if locale.getencoding().upper() not in ("UTF-8", "UTF8"):
+        environment["LC_ALL"] = "C.UTF-8"  # Java reads path names by it; under cron and in containers it is often unset
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module

@@ -96,6 +96,12 @@ class Segments:
             process.kill()
 
 
+@pytest.fixture(scope="session")
+def segments_at() -> type[Segments]:
+    """Makes the command on a data folder; whoever uses it calls ``end`` afterwards."""
+    return Segments
+
+
 @pytest.fixture
 def segments(tmp_path: Path) -> Iterator[Segments]:
     """The command on an empty data folder."""

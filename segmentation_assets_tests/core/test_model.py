@@ -15,6 +15,7 @@ from segmentation_assets.core.clustering import METHODS
 from segmentation_assets.core.model import (
     MATCH_SHARE,
     ClusterModel,
+    StaleInputError,
     TooFewQueriesError,
     fit,
     match_clusters,
@@ -153,8 +154,9 @@ def test_fewer_queries_than_clusters_are_one_error_with_the_counts(method: str) 
     with pytest.raises(TooFewQueriesError) as raised:
         fitted(pairs, method=method, k=5)
     message = str(raised.value)
+    assert ("clusters.method: spherical" in message) is (method == "lsa")
     for part in ("5 clusters", "there are 2 ", "5 sessions of 4 users", "4 distinct query texts", "2 sessions without",
-                 "clusters.k,"):  # fmt: skip
+                 "clusters.k"):  # fmt: skip
         assert part in message
 
 
@@ -185,6 +187,12 @@ def test_a_query_without_a_known_term_is_in_no_cluster(method: str) -> None:
 def test_nothing_to_predict_is_nothing_predicted(method: str) -> None:
     labels, confidence = fitted(log("tech", "fashion", "home"), method=method).predict([])
     assert (labels.shape, confidence.shape) == ((0,), (0,))
+
+
+def test_users_of_other_sessions_are_refused(method: str) -> None:
+    tfidf, users = prepare(log("tech", "fashion", "home"))
+    with pytest.raises(StaleInputError, match=r"raw_sessions \(239 sessions\) and tfidf_matrix \(240\)"):
+        fit(tfidf, users[1:], ClusterSettings(k=3, method=method))
 
 
 # --- the number of clusters

@@ -7,7 +7,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,8 @@ def test_every_asset_comes_back_as_it_was(number: int, tmp_path: Path) -> None:
     value, kind = VALUES[number], KINDS[number]
     save_artifact(value, tmp_path / "it")
     loaded = load_artifact(kind, tmp_path / "it")
-    for field in fields(value):
-        assert same(getattr(value, field.name), getattr(loaded, field.name)), field.name
+    for each in fields(value):
+        assert same(getattr(value, each.name), getattr(loaded, each.name)), each.name
 
 
 def test_a_model_that_was_stored_still_predicts_the_same(tmp_path: Path) -> None:
@@ -364,3 +364,37 @@ def test_what_a_killed_process_left_is_removed_after_a_day_and_not_before(store:
     store.save("thing", "run4", small(4))
     assert hidden(store) == []
     assert store.load("thing", Small).name == "n4"
+
+
+@dataclass(frozen=True)
+class Later:
+    """What ``Earlier`` became in a later release."""
+
+    name: str
+    numbers: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    name: str
+
+
+def test_a_field_that_was_added_since_takes_its_default(tmp_path: Path) -> None:
+    save_artifact(Earlier("a"), tmp_path / "old")
+    assert load_artifact(Later, tmp_path / "old") == Later("a", [])
+
+
+def test_a_marked_version_is_not_pruned(store: ArtifactStore) -> None:
+    first = store.save("thing", "run0", Earlier("kept"))
+    store.mark("thing", "published", first)
+    for n in range(1, KEEP_VERSIONS + 3):
+        store.save("thing", f"run{n}", Earlier("x"))
+    marked = store.marked("thing", "published")
+    assert marked is not None
+    assert load_artifact(Earlier, marked) == Earlier("kept")
+    assert store.marked("thing", "no such mark") is None
+
+
+def test_one_field_can_be_read_alone(store: ArtifactStore) -> None:
+    store.save("thing", "run1", Later("a", [1, 2]))
+    assert store.load_field("thing", Later, "numbers") == [1, 2]

@@ -10,9 +10,8 @@ import pytest
 from segmentation_assets.core.model import ClusterModel, fit
 from segmentation_assets.core.settings import ClusterSettings, VectorSettings
 from segmentation_assets.core.vectorize import vectorize
-from segmentation_assets.io.artifacts import ArtifactStore
-from segmentation_assets.io.models import MODEL, PUBLICATION, model_before
-from segmentation_assets.io.segment_store import PublishedSegments
+from segmentation_assets.io.artifacts import KEEP_VERSIONS, ArtifactStore
+from segmentation_assets.io.models import MODEL, mark_serving, model_before
 
 
 @pytest.fixture
@@ -23,10 +22,6 @@ def store(tmp_path: Path) -> ArtifactStore:
 def model(version: str) -> ClusterModel:
     tfidf = vectorize(pa.array(["dress", "laptop"]), VectorSettings())
     return replace(fit(tfidf, np.array([0, 1], dtype=np.int32), ClusterSettings(k=2)), version=version)
-
-
-def publication(version: str) -> PublishedSegments:
-    return PublishedSegments("user_segments", "user_segments-1", 2, None, [], version)
 
 
 def before(store: ArtifactStore) -> str | None:
@@ -49,25 +44,33 @@ def test_while_nothing_is_published_it_is_the_latest(store: ArtifactStore) -> No
 
 def test_a_model_that_was_stopped_is_passed_over_for_the_one_that_serves(store: ArtifactStore) -> None:
     store.save(MODEL, "run1", model("a"))
-    store.save(PUBLICATION, "run1", publication("a"))
+    assert mark_serving(store, "a")
     store.save(MODEL, "run2", model("b"))
     store.save(MODEL, "run3", model("c"))
     assert before(store) == "a"
 
 
-def test_the_latest_serves_again_when_the_published_one_is_not_stored_any_more(store: ArtifactStore) -> None:
-    store.save(PUBLICATION, "run1", publication("gone"))
-    store.save(MODEL, "run2", model("b"))
-    store.save(MODEL, "run3", model("c"))
-    assert before(store) == "c"
+def test_the_one_that_serves_is_kept_however_many_are_stopped_after_it(store: ArtifactStore) -> None:
+    store.save(MODEL, "run0", model("serves"))
+    mark_serving(store, "serves")
+    for n in range(KEEP_VERSIONS + 3):
+        store.save(MODEL, f"stopped{n}", model(f"stopped{n}"))
+    assert before(store) == "serves"
 
 
-def test_an_unreadable_publication_counts_as_none(store: ArtifactStore) -> None:
+def test_after_a_rollback_it_is_the_one_that_serves_again(store: ArtifactStore) -> None:
+    for version in ("a", "b"):
+        store.save(MODEL, version, model(version))
+        mark_serving(store, version)
+    assert mark_serving(store, "a")
+    assert before(store) == "a"
+
+
+def test_marking_a_model_that_is_not_stored_here_changes_nothing(store: ArtifactStore) -> None:
     store.save(MODEL, "run1", model("a"))
-    store.save(MODEL, "run2", model("b"))
-    folder = store.save(PUBLICATION, "run1", publication("a"))
-    (folder / "fields.json").write_text("{}")
-    assert before(store) == "b"
+    mark_serving(store, "a")
+    assert not mark_serving(store, "made elsewhere")
+    assert before(store) == "a"
 
 
 def test_a_model_that_cannot_be_read_is_passed_over_with_a_warning(store: ArtifactStore) -> None:

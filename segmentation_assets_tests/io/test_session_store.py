@@ -16,10 +16,13 @@ from segmentation_assets.io.bulk import BulkFailed, Retry
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, IndexEmpty, IndexMissing
 from segmentation_assets.io.session_store import (
     NoUsableSessions,
+    RejectedSource,
     ShortRead,
     count_sessions,
+    forget_rejected,
     read_sessions,
     rejected_index,
+    rejected_sources,
     sessions_state,
     write_sessions,
 )
@@ -450,3 +453,28 @@ def test_the_state_tells_growth_from_a_rebuilt_index(es: Elasticsearch):
     write(es, records(1, 2, 3))
     assert sessions_state(es, INDEX).uuids != first.uuids
     assert count_sessions(es, INDEX) == 3
+
+
+# --- what imports set aside -----------------------------------------------------------------------------------------
+
+
+def test_what_was_set_aside_is_listed_by_source_and_can_be_forgotten(es: Elasticsearch):
+    """Forgetting one source leaves the others; forgetting all leaves nothing to count."""
+    bad = [(f"b{n}", document(n, timestamp="yesterday")) for n in range(3)]
+    write(es, bad, source="/a/x.csv")
+    write(es, [("c1", document(1, user_id=None)), *records(7)], source="/b/x.csv")
+    assert rejected_sources(es, INDEX) == [
+        RejectedSource("/a/x.csv", {"bad_timestamp": 3}),
+        RejectedSource("/b/x.csv", {"no_user": 1}),
+    ]
+    assert forget_rejected(es, INDEX, "/a/x.csv") == 3
+    assert [entry.source for entry in rejected_sources(es, INDEX)] == ["/b/x.csv"]
+    assert read_sessions(es, INDEX, now=NOW).intake.set_aside == {"no_user": 1}
+    assert forget_rejected(es, INDEX) == 1
+    assert read_sessions(es, INDEX, now=NOW).intake.set_aside == {}
+
+
+def test_where_nothing_was_set_aside_there_is_nothing_to_list_or_forget(es: Elasticsearch):
+    write(es, records(1))
+    assert rejected_sources(es, INDEX) == []
+    assert forget_rejected(es, INDEX) == 0
