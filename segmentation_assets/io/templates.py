@@ -98,7 +98,11 @@ def ensure_template(client: Elasticsearch, template: IndexTemplate) -> bool:
             if installed >= int(body["version"]) and patterns <= covered:
                 return False
             if installed > int(body["version"]):
-                body = {key: found[key] for key in ("priority", "version", "_meta", "template") if key in found}
+                body = {
+                    key: found[key]
+                    for key in ("priority", "version", "_meta", "template", "allow_auto_create")
+                    if key in found
+                }
             body["index_patterns"] = sorted(patterns | covered)
         try:
             client.indices.put_index_template(
@@ -108,6 +112,7 @@ def ensure_template(client: Elasticsearch, template: IndexTemplate) -> bool:
                 version=body["version"],
                 meta=body["_meta"],
                 template=body["template"],
+                allow_auto_create=body.get("allow_auto_create"),
             )
         except BadRequestError as error:
             if "same priority" in str(error.body):

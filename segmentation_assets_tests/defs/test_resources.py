@@ -1,6 +1,7 @@
 """Resources: what the environment sets, and that no secret gets out of it."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from segmentation_assets.defs.resources import (
     build_resources,
     resolved_resources,
 )
+from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch, EmbeddedElasticsearchDied
+from segmentation_assets.local.node_state import NodeFiles, NodeState
 from segmentation_assets.paths import DataDir
 
 SECRET = "s3cret-hunter2"
@@ -89,6 +92,27 @@ def test_credentials_of_a_cluster_are_not_sent_to_the_embedded_node(
     assert connection.hosts == (elasticsearch_url,)
     assert connection.api_key is None
     assert connection.ca_certs is None
+
+
+def test_a_node_that_died_under_a_run_is_reported_with_its_log(tmp_path: Path) -> None:
+    """Not as a cluster that is unreachable; and whoever asks next has a node again."""
+    resource = ElasticsearchResource(data_dir=str(tmp_path), max_retries=0)
+
+    def lose_the_node() -> None:
+        with resource.client() as client:
+            client.index(index="mine", id="1", document={"a": 1})
+            node = NodeState.read(NodeFiles(DataDir(tmp_path).elasticsearch).state)
+            assert node is not None
+            os.kill(node.pid, signal.SIGKILL)
+            client.count(index="mine")
+
+    try:
+        with pytest.raises(EmbeddedElasticsearchDied, match="The end of its log"):
+            lose_the_node()
+        with resource.client() as client:
+            assert client.get(index="mine", id="1")["_source"] == {"a": 1}
+    finally:
+        EmbeddedElasticsearch(DataDir(tmp_path)).stop()
 
 
 def test_settings_come_from_the_data_folder_when_no_file_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """All documents are published and verified, or nothing changes for those who read the alias."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from elasticsearch import Elasticsearch
+from elasticsearch import ApiError, Elasticsearch
 
 from segmentation_assets.io import publishing
 from segmentation_assets.io.bulk import BulkFailed, Retry
@@ -443,7 +444,7 @@ def test_another_alias_whose_name_starts_alike_is_a_stranger(es: Elasticsearch):
 
 CHILD = """
 import sys, time
-from elasticsearch import Elasticsearch
+from elasticsearch import ApiError, Elasticsearch
 from segmentation_assets.io.publishing import publish
 from segmentation_assets.io.templates import segment_template
 
@@ -664,3 +665,12 @@ def test_publishing_counts_are_json(es: Elasticsearch):
     from dataclasses import asdict
 
     assert json.loads(json.dumps(asdict(put(es))))["documents"] == 10
+
+
+def test_a_request_that_arrives_after_its_index_was_removed_does_not_bring_it_back(es: Elasticsearch):
+    """A bulk request of a killed run may still be under way when the next run has tidied up."""
+    name = put(es, keep=1).index
+    put(es, keep=1)
+    with contextlib.suppress(ApiError):  # refused as a whole, or item by item
+        assert es.bulk(index=name, operations=[{"index": {"_id": "late"}}, documents(1)[0]])["errors"]
+    assert name not in indices(es)
