@@ -4,9 +4,11 @@ What belongs here: from options to environment, and the lease on the embedded no
 on it.
 """
 
+import importlib
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segmentation_assets.cli.terminal import say
@@ -59,6 +61,11 @@ def is_embedded() -> bool:
     return not os.environ.get("ELASTICSEARCH_URL")
 
 
+def _import_what_follows() -> None:
+    with suppress(Exception):  # whatever is wrong with it is said where it is needed
+        importlib.import_module("segmentation_assets.definitions")
+
+
 @contextmanager
 def server(data: DataDir, keep: bool = False) -> Iterator[None]:
     """Have a server while inside: start the embedded node where no cluster is named, and stop it if nobody else uses
@@ -69,7 +76,13 @@ def server(data: DataDir, keep: bool = False) -> Iterator[None]:
         return
     from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch
 
-    lease = EmbeddedElasticsearch(data).acquire(keep=keep, on_progress=say)
+    # The node takes seconds to start, and so do these imports, each mostly on a core of its own.
+    imports = threading.Thread(target=_import_what_follows, daemon=True)
+    imports.start()
+    try:
+        lease = EmbeddedElasticsearch(data).acquire(keep=keep, on_progress=say)
+    finally:
+        imports.join()
     try:
         yield
     finally:
