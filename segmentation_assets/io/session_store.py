@@ -1,7 +1,7 @@
 """Sessions in Elasticsearch: imported with every bad record accounted for, read as one consistent snapshot.
 
 What belongs here: the index of sessions and the dead-letter index beside it. What does not: what makes a document
-usable (core.sessions) and the formats of files (files).
+usable (core.sessions) and the formats of files (importing).
 """
 
 import contextlib
