@@ -99,8 +99,9 @@ def test_materialize_all_and_see_the_segments(ui: str, page: "playwright.Page") 
     """One click on an empty machine makes sessions and segments; the UI shows them as tables and pictures."""
     page.goto(f"{ui}/asset-groups/")
     page.get_by_text("es_user_segments").first.wait_for()
-    # Leaving the page before the server has answered would take the click back.
-    with page.expect_response(lambda answer: "launch" in (answer.request.post_data or "").lower()) as launched:
+    # Leaving the page before the server has answered would take the click back. Two queries whose names begin with
+    # Launch come before the mutation that launches.
+    with page.expect_response(lambda answer: '"mutation Launch' in (answer.request.post_data or "")) as launched:
         page.get_by_role("button", name="Materialize all").click()
     assert launched.value.ok
     page.goto(f"{ui}/runs")

@@ -42,6 +42,7 @@ from segmentation_assets.paths import DataDir
 
 _LOG_LIMIT = 5_000_000  # bytes; a longer log is set aside at the next start
 _STOP_SECONDS = 30.0
+_DYING_SECONDS = 2.0
 _TAIL_LINES = 20
 _INSTEAD = "Or set ELASTICSEARCH_URL to use a cluster you have."
 
@@ -95,8 +96,13 @@ class Lease:
 
     def check(self) -> None:
         """Raise ``EmbeddedElasticsearchDied`` if the node is gone: call it when a request could not connect."""
-        if self._state.process() is None:
-            raise self._owner._died("The embedded Elasticsearch has died.")
+        # A killed process closes its connections before it is gone: giving back a gigabyte of heap takes a moment.
+        deadline = time.monotonic() + _DYING_SECONDS
+        while self._state.process() is not None:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        raise self._owner._died("The embedded Elasticsearch has died.")
 
     def __enter__(self) -> "Lease":
         return self
