@@ -1,44 +1,32 @@
 """Search queries to TF-IDF rows: one row for each distinct query, weighted by how many sessions hold it.
 
-What belongs here: tokens, the vocabulary, TF-IDF. What does not: clustering, and anything that knows a segment's name.
+What belongs here: the vocabulary of a log and its TF-IDF. What does not: how text becomes words (tokens), clustering,
+and anything that knows a segment's name.
 
 Queries repeat (a million sessions hold about a quarter of a million distinct queries), so the distinct ones are
 vectorized and their counts carried; document frequencies are counted in sessions, so each session's row is what
 vectorizing every session would have given it.
+
+A term is shown as the form of a word that is typed most ('dresses' where that is more frequent than 'dress'), and
+stands for every form of it. What else is taken for it (misspellings, words written apart) is learned from the
+frequencies in the log and kept beside the vocabulary, for people to see and so that other queries are read alike.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
+from segmentation_assets.core import tokens
 from segmentation_assets.core.settings import VectorSettings
+from segmentation_assets.core.tokens import FUNCTION_WORDS as FUNCTION_WORDS
+from segmentation_assets.core.tokens import Words
 from segmentation_assets.errors import SegmentsError
-
-# Words that join others and say nothing of what is wanted. Deliberately not scikit-learn's English list: that one holds
-# words people buy ('system', 'fire', 'bill').
-# Nor 'fur' for the German 'für': it is a coat.
-FUNCTION_WORDS = frozenset(
-    word
-    for words in (
-        "a an and are as at be but by for from has how i if in into is it its me my near no not of off on or our so",
-        "than that the their these this to under up us was we what when where which who why will with without you your",
-        "am auf aus bei das dem den der des die ein eine einem einen einer es für im ist mit nach oder ohne und unter",
-        "vom von zu zum zur",
-        "au aux avec ce ces chez dans de des du en et la le les ou par pas pour sans sous sur un une",
-        "al con del el las los para por sin sobre una unos y",
-    )
-    for word in words.split()
-)
-
-_TOKEN = re.compile(r"\w\w+")
 
 
 class NoVocabularyError(SegmentsError):
@@ -58,6 +46,8 @@ class TfidfMatrix:
         terms: (n_terms,) the vocabulary, sorted.
         idf: (n_terms,) float64, inverse document frequencies, counted in sessions.
         settings: how the rows were made; vectorizing another query needs the same.
+        spellings: what is typed and what it is counted as: a misspelling and its word, two words that are mostly
+            written as one and that one, one that is mostly written as two and these. Empty for plain text.
     """
 
     matrix: csr_matrix
@@ -67,6 +57,7 @@ class TfidfMatrix:
     terms: pa.Array
     idf: NDArray[np.float64]
     settings: VectorSettings
+    spellings: dict[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -75,15 +66,11 @@ class TfidfMatrix:
 
 
 def analyzer(settings: VectorSettings) -> Callable[[str], list[str]]:
-    """The function that turns a query into its terms."""
-    stop = FUNCTION_WORDS if settings.drop_function_words else frozenset()
+    """The function that turns a query into its terms as they are typed, knowing no other query."""
 
     def analyze(query: str) -> list[str]:
-        words = [word for word in _TOKEN.findall(query.lower()) if word not in stop]
-        terms = list(words)
-        for n in range(2, settings.ngram_max + 1):
-            terms += [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
-        return terms
+        words = _without_gaps(_read([query], settings)).with_ngrams(settings.ngram_max)
+        return [words.words[i] for i in words.ids]
 
     return analyze
 
@@ -105,42 +92,141 @@ def vectorize(queries: pa.Array | pa.ChunkedArray, settings: VectorSettings) -> 
         raise NoVocabularyError("There are no sessions to vectorize.", "Add sessions, or widen the time window.")
     distinct, of_session = _distinct(queries)
     counts = np.bincount(of_session, minlength=len(distinct)).astype(np.int64)
-    vectorizer = CountVectorizer(analyzer=analyzer(settings), dtype=np.float64)
-    try:
-        frequencies = vectorizer.fit_transform(distinct.to_pylist())
-    except ValueError:  # scikit-learn: empty vocabulary
-        frequencies = None
-    terms = np.array(vectorizer.get_feature_names_out() if frequencies is not None else [], dtype=object)
-    if frequencies is not None:
-        document_frequency = counts @ (frequencies > 0)
-        keep = np.flatnonzero(document_frequency >= settings.min_df)
-        if len(keep) > settings.max_terms:  # most frequent first; the sorted vocabulary settles ties
-            keep = np.sort(keep[np.argsort(-document_frequency[keep], kind="stable")[: settings.max_terms]])
-        terms, frequencies, document_frequency = terms[keep], frequencies[:, keep], document_frequency[keep]
-    if frequencies is None or len(terms) == 0:
+    typed = _read(distinct.to_pylist(), settings)
+    words, names, spellings = typed, {word: word for word in typed.words}, dict[str, str]()
+    if settings.text != "plain":
+        words = typed.replace(_as_key)
+        names = _names(typed, counts)
+        spellings = _learn_spellings(words, counts)
+        words = tokens.rewrite(words, spellings)
+    words = _without_gaps(words).with_ngrams(settings.ngram_max)
+    shown = [_each(term, names.__getitem__) for term in words.words]
+    order = np.array(sorted(range(len(shown)), key=shown.__getitem__), dtype=np.int64)
+    frequencies = _frequencies(words, np.argsort(order), (len(distinct), len(shown)))
+    document_frequency = counts @ (frequencies > 0)
+    keep = np.flatnonzero(document_frequency >= settings.min_df)
+    if len(keep) > settings.max_terms:  # most frequent first; the sorted vocabulary settles ties
+        keep = np.sort(keep[np.argsort(-document_frequency[keep], kind="stable")[: settings.max_terms]])
+    if len(keep) == 0:
+        usable = "two letters or digits or more" if settings.text == "plain" else "a letter, a digit or an emoji"
         raise NoVocabularyError(
             f"None of the {len(distinct)} distinct queries in {len(queries)} sessions holds a usable term "
-            f"(two letters or digits or more, not a function word, in at least {settings.min_df} sessions).",
+            f"({usable}, not a function word, in at least {settings.min_df} sessions).",
             "Look at the queries themselves, or lower vectors.min_df.",
         )
-    idf = np.log((1 + len(queries)) / (1 + document_frequency)) + 1
+    terms = [shown[i] for i in order[keep]]
+    idf = np.log((1 + len(queries)) / (1 + document_frequency[keep])) + 1
+    if len(keep) < len(shown):
+        frequencies = _frequencies(words, _columns(words, terms, idf, settings), (len(distinct), len(terms)))
     return TfidfMatrix(
         matrix=_weigh(frequencies, idf),
         queries=distinct,
         counts=counts,
         query_of_session=of_session,
-        terms=pa.array(terms.tolist(), pa.string()),
+        terms=pa.array(terms, pa.string()),
         idf=idf,
         settings=settings,
+        spellings={_each(a, names.__getitem__): _each(b, names.__getitem__) for a, b in sorted(spellings.items())},
     )
 
 
 def transform(
-    queries: Sequence[str], terms: pa.Array, idf: NDArray[np.float64], settings: VectorSettings
+    queries: Sequence[str],
+    terms: pa.Array,
+    idf: NDArray[np.float64],
+    settings: VectorSettings,
+    spellings: dict[str, str] | None = None,
 ) -> csr_matrix:
-    """TF-IDF rows of other queries in a vocabulary made earlier: (len(queries), n_terms), of unit length or zero."""
-    vectorizer = CountVectorizer(analyzer=analyzer(settings), vocabulary=terms.to_pylist(), dtype=np.float64)
-    return _weigh(vectorizer.transform(queries), idf)
+    """TF-IDF rows of other queries in a vocabulary made earlier: (len(queries), n_terms), of unit length or zero.
+
+    A word that the vocabulary does not hold counts as the far more frequent one that it is a misspelling of, if any.
+
+    Args:
+        queries: any strings.
+        terms: (n_terms,) the vocabulary.
+        idf: (n_terms,) inverse document frequencies.
+        settings: the vocabulary's.
+        spellings: the vocabulary's; see ``TfidfMatrix``.
+    """
+    vocabulary = terms.to_pylist()
+    words = _read(queries, settings)
+    if settings.text != "plain":
+        words = words.replace(_as_key)
+        if spellings:
+            words = tokens.rewrite(words, {_each(a, tokens.key): _each(b, tokens.key) for a, b in spellings.items()})
+    words = _without_gaps(words).with_ngrams(settings.ngram_max)
+    columns = _columns(words, vocabulary, idf, settings)
+    return _weigh(_frequencies(words, columns, (len(queries), len(vocabulary))), idf)
+
+
+def _read(queries: Sequence[str], settings: VectorSettings) -> Words:
+    """The words of queries, "" for a function word."""
+    words = tokens.shop_words(queries) if settings.text != "plain" else tokens.plain_words(queries)
+    if not settings.drop_function_words:
+        return words
+    return words.replace(lambda word: [""] if word in FUNCTION_WORDS else [word])
+
+
+def _as_key(word: str) -> list[str]:
+    return [tokens.key(word)]
+
+
+def _each(term: str, of: Callable[[str], str]) -> str:
+    return " ".join([of(word) for word in term.split(" ")])
+
+
+def _without_gaps(words: Words) -> Words:
+    return words.replace(lambda word: [word] if word else [])
+
+
+def _names(typed: Words, counts: NDArray[np.int64]) -> dict[str, str]:
+    """The form of each word that is typed most, by key."""
+    often = np.bincount(typed.ids, weights=counts[typed.rows], minlength=len(typed.words)).tolist()
+    best: dict[str, tuple[float, int, str]] = {}
+    for word, n in zip(typed.words, often, strict=True):
+        rank, key = (-n, len(word), word), tokens.key(word)
+        if key not in best or rank < best[key]:
+            best[key] = rank
+    return {key: word for key, (_, _, word) in best.items()}
+
+
+def _learn_spellings(words: Words, counts: NDArray[np.int64]) -> dict[str, str]:
+    """``TfidfMatrix.spellings``, in keys."""
+    joined, parted = tokens.written_apart(words, counts[words.rows].astype(np.float64))
+    words = tokens.rewrite(words, {**joined, **parted})
+    often = np.bincount(words.ids, weights=counts[words.rows], minlength=len(words.words)).tolist()
+    meant = tokens.misspellings({word: n for word, n in zip(words.words, often, strict=True) if n})
+    return {**joined, **parted, **{word: other for word, other in meant.items() if word not in parted}}
+
+
+def _columns(words: Words, terms: list[str], idf: NDArray[np.float64], settings: VectorSettings) -> NDArray[np.int64]:
+    """(len(words.words),) the column of each word or sequence of words in a vocabulary; -1 is none."""
+    if settings.text == "plain":
+        column = {term: i for i, term in enumerate(terms)}
+        return np.array([column.get(word, -1) for word in words.words], dtype=np.int64)
+    column = {_each(term, tokens.key): i for i, term in enumerate(terms)}
+    speller: tokens.Speller | None = None
+    columns = np.full(len(words.words), -1, dtype=np.int64)
+    for place, word in enumerate(words.words):
+        known = column.get(word)
+        if known is None and tokens.correctable(word):
+            # What is not in the vocabulary is no more frequent than the rarest that is.
+            rarest = float(np.exp(-idf.max()))
+            if speller is None:
+                speller = tokens.Speller(dict(zip(column, np.exp(-idf).tolist(), strict=True)), rarest)
+            known = column.get(speller.correct(word, rarest) or "")
+        columns[place] = -1 if known is None else known
+    return columns
+
+
+def _frequencies(words: Words, columns: NDArray[np.int64], shape: tuple[int, int]) -> csr_matrix:
+    """How often each query holds each term."""
+    column = columns[words.ids]
+    known = column >= 0
+    ones = np.ones(int(known.sum()))
+    counted = csr_matrix((ones, (words.rows[known], column[known])), shape=shape)  # sums what stands twice
+    counted.sort_indices()
+    return counted
 
 
 def _weigh(frequencies: csr_matrix, idf: NDArray[np.float64]) -> csr_matrix:
