@@ -68,7 +68,7 @@ def main() -> None:
 def _measure(sessions: Sessions, method: str, seed: int) -> tuple[np.ndarray, list[str], float, float, float]:
     settings = Settings.model_validate({"clusters": {"method": method, "seed": seed}})
     started = time.process_time()
-    tfidf = vectorize(sessions.table["search_query"], settings.vectors)
+    tfidf = vectorize(sessions.table["search_query"], settings.vectors.for_method(settings.clusters.method))
     model = fit(tfidf, sessions.user_numbers(), settings.clusters)
     seconds = time.process_time() - started
     labeled = label(sessions, tfidf, model, shipped_taxonomy(), settings.labels)

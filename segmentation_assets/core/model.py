@@ -5,23 +5,24 @@ the clusters are called (labels).
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
-from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no type information
 
-from segmentation_assets.core.clustering import METHODS, Rows, nearest
+from segmentation_assets.core.choose_k import KChoice, choose_k
+from segmentation_assets.core.churn import Decision
+from segmentation_assets.core.clustering import METHODS, nearest
+from segmentation_assets.core.clustering.kmeans import THREADS
 from segmentation_assets.core.settings import ClusterSettings, VectorSettings
-from segmentation_assets.core.space import embed, user_projection
+from segmentation_assets.core.space import Corpus, Space, count_different
 from segmentation_assets.core.vectorize import TfidfMatrix, transform
 from segmentation_assets.errors import SegmentsError
-
-SILHOUETTE_SAMPLE = 2_000
-"""Distinct queries that 'auto' compares pairwise; more costs quadratically."""
 
 MATCH_SHARE = 0.25
 """Two clusters are one and the same when they share this part of their sessions (intersection over union). Below it the
@@ -66,6 +67,7 @@ class ClusterModel:
         terms: (n_terms,) vocabulary.
         idf: (n_terms,) float64.
         projection: (n_terms, d) float64 from terms to the space of the centres; d = 0 where that is the terms.
+        bias: (d,) float64 where the space is one of memberships, else empty; see ``core.space.Space``.
         centers: (k, d) float64, or (k, n_terms) where d = 0; the largest cluster's first.
         cluster_ids: (k,) int32, the id of each centre's cluster; stable from model to model.
         next_id: the id the next new cluster will get; never reused.
@@ -74,9 +76,12 @@ class ClusterModel:
         sizes: sessions in each cluster, in the order of ``cluster_ids``.
         unclustered: sessions in no cluster: without a known term, or with nothing in common with the space.
         objective: what the method minimized.
-        k_curve: mean silhouette by k where k was 'auto'; else empty.
+        k_choice: how k was chosen where it was 'auto'; else None.
         change: against the previous model.
         version: a digest of all that determines an assignment; the same for the same model.
+        applied_to: ``fingerprint`` of the queries that ``labels`` are of; empty for those it was fitted on.
+        spellings: what is typed and what it is counted as, see ``TfidfMatrix``.
+        decision: why it is this model and not the one before, or the other way round; None where nobody decided.
     """
 
     method: str
@@ -85,6 +90,7 @@ class ClusterModel:
     terms: pa.Array
     idf: NDArray[np.float64]
     projection: NDArray[np.float64]
+    bias: NDArray[np.float64]
     centers: NDArray[np.float64]
     cluster_ids: NDArray[np.int32]
     next_id: int
@@ -93,23 +99,33 @@ class ClusterModel:
     sizes: list[int]
     unclustered: int
     objective: float
-    k_curve: dict[int, float]
+    k_choice: KChoice | None
     change: Change
     version: str
+    applied_to: str = ""
+    spellings: dict[str, str] = field(default_factory=dict)
+    decision: Decision | None = None
 
     @property
     def k(self) -> int:
         """Number of clusters."""
         return len(self.cluster_ids)
 
+    @property
+    def space(self) -> Space:
+        """Where the centres are."""
+        return Space(self.projection, self.bias)
+
     def assign(self, rows: csr_matrix) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster id and confidence of (n, n_terms) rows in this model's vocabulary; -1 is no cluster."""
-        index, confidence = nearest(embed(rows, self.projection), self.centers, METHODS[self.method].metric)
+        index, confidence = nearest(self.space.embed(rows), self.centers, METHODS[self.method].metric)
+        index[confidence < self.settings.min_confidence] = -1
         return np.where(index >= 0, self.cluster_ids[index], -1).astype(np.int32), confidence
 
     def predict(self, queries: list[str]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster id and confidence of any queries, seen before or not."""
-        return self.assign(transform(queries, self.terms, self.idf, self.vector_settings))
+        rows = transform(queries, self.terms, self.idf, self.vector_settings, self.spellings)
+        return self.assign(rows)
 
 
 def fit(
@@ -137,44 +153,43 @@ def fit(
             "each other.",
             "Materialize raw_sessions, tfidf_matrix and kmeans_model again, in one run.",
         )
+    with threadpool_limits(THREADS):  # the same bits on any machine, and waiting threads cost more than they bring
+        return _fit(tfidf, users, settings, previous)
+
+
+def _fit(
+    tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings, previous: ClusterModel | None
+) -> ClusterModel:
     clusterer = METHODS[settings.method]
-    if clusterer.space == "users":
-        projection = user_projection(tfidf, users, settings.components, settings.seed)
-    else:
-        projection = np.empty((len(tfidf.terms), 0))
-    embedded = embed(tfidf.matrix, projection)
-    usable = np.flatnonzero(np.asarray(abs(embedded).sum(axis=1)).ravel() > 0)
-    rows = embedded[usable]
-    weights = tfidf.counts[usable].astype(np.float64)
-    different = _count_different(rows)
+    corpus = Corpus.of_sessions(tfidf.matrix, tfidf.queries, tfidf.query_of_session, users)
+    least = settings.k_min + 1 if settings.k == "auto" else settings.k
 
-    by_users = clusterer.space == "users"
-
-    def too_few(least: int, knob: str) -> TooFewQueriesError:
+    def too_few(different: int, of_users: bool) -> TooFewQueriesError:
+        auto = settings.k == "auto"
         return TooFewQueriesError(
-            f"{least} different queries are needed to find {settings.k if knob == 'k' else settings.k_min} clusters"
-            f"{'' if knob == 'k' else ' or more'}, and there are {different} (in {int(tfidf.counts.sum())} sessions of "
+            f"{least} different queries are needed to find {settings.k_min if auto else least} clusters"
+            f"{' or more' if auto else ''}, and there are {different} (in {int(tfidf.counts.sum())} sessions of "
             f"{int(users.max()) + 1} users with {len(tfidf.queries)} distinct query texts, "
             f"{int(tfidf.counts[~tfidf.known].sum())} sessions without a known term; queries are different when "
-            f"{'other users search for them' if by_users else 'they hold other terms'}).",
-            f"Read more sessions, lower clusters.{knob}"
-            + (", or use clusters.method: spherical, which does not look at users." if by_users else "."),
+            f"{'other users search for them' if of_users else 'they hold other terms'}).",
+            f"Read more sessions, lower clusters.{'k_min' if auto else 'k'}"
+            + (", or use clusters.method: spherical, which does not look at users." if of_users else "."),
         )
 
-    curve: dict[int, float] = {}
+    different = count_different(tfidf.matrix[tfidf.known], least)
+    if different < least:
+        raise too_few(different, of_users=False)
+    choice = None
     if settings.k == "auto":
-        candidates = [k for k in range(settings.k_min, settings.k_max + 1) if k < different]
-        if not candidates:
-            raise too_few(settings.k_min + 1, "k_min")
-        partitions = {
-            k: clusterer.fit(rows, weights, k, n_init=settings.n_init, seed=settings.seed) for k in candidates
-        }
-        curve = {k: _silhouette(rows, weights, part.labels, settings.seed) for k, part in partitions.items()}
-        partition = partitions[max(curve, key=lambda k: (curve[k], -k))]
-    else:
-        if different < settings.k:
-            raise too_few(settings.k, "k")
-        partition = clusterer.fit(rows, weights, settings.k, n_init=settings.n_init, seed=settings.seed)
+        choice = choose_k(corpus, settings.k_min, settings.k_max, settings.components, settings.seed)
+    k = choice.k if choice else least
+    space = clusterer.space(corpus, k, components=settings.components, n_init=settings.n_init, seed=settings.seed)
+    embedded = space.embed(tfidf.matrix)
+    usable = np.flatnonzero(np.asarray(abs(embedded).sum(axis=1)).ravel() > 0)
+    rows, weights = embedded[usable], tfidf.counts[usable].astype(np.float64)
+    if space.projection.shape[1] and (different := count_different(rows, k)) < k:
+        raise too_few(different, of_users=True)
+    partition = clusterer.fit(rows, weights, k, n_init=settings.n_init, seed=settings.seed)
 
     # The clusterer's own labels end one half-step before its centres; assigning by the centres, in the order in which
     # the model keeps them, makes what is published exactly what predict() would say, ties included.
@@ -182,6 +197,7 @@ def fit(
     by_size = np.argsort(-_sessions_in(index, tfidf.counts, len(partition.centers)), kind="stable")
     centers = partition.centers[by_size]
     index, confidence = nearest(embedded, centers, clusterer.metric)
+    index[confidence < settings.min_confidence] = -1
     sizes = _sessions_in(index, tfidf.counts, len(centers))
     model = ClusterModel(
         method=settings.method,
@@ -189,7 +205,8 @@ def fit(
         vector_settings=tfidf.settings,
         terms=tfidf.terms,
         idf=tfidf.idf,
-        projection=projection,
+        projection=space.projection,
+        bias=space.bias,
         centers=centers,
         cluster_ids=np.arange(len(sizes), dtype=np.int32),
         next_id=len(sizes),
@@ -198,13 +215,21 @@ def fit(
         sizes=sizes.tolist(),
         unclustered=int(tfidf.counts[index < 0].sum()),
         objective=partition.objective,
-        k_curve=curve,
+        k_choice=choice,
         change=Change(None, [], list(range(len(sizes))), [], 0.0),
         version="",
+        spellings=tfidf.spellings,
     )
     if previous is not None:
         model = _carry_ids_over(model, previous, tfidf)
     return replace(model, version=_digest(model))
+
+
+def fingerprint(tfidf: TfidfMatrix) -> str:
+    """A digest of the distinct queries and their counts: the same for the same sessions, whatever the vocabulary."""
+    digest = hashlib.sha256("\0".join(tfidf.queries.to_pylist()).encode())
+    digest.update(tfidf.counts.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def mean_row(tfidf: TfidfMatrix, model: ClusterModel, cluster: int) -> NDArray[np.float64]:
@@ -277,36 +302,16 @@ def _sessions_in(index: NDArray[np.int32], counts: NDArray[np.int64], k: int) ->
     return np.bincount(index[inside], weights=counts[inside], minlength=k).astype(np.int64)
 
 
-def _silhouette(rows: Rows, weights: NDArray[np.float64], labels: NDArray[np.int32], seed: int) -> float:
-    """Mean silhouette (Rousseeuw 1987) by cosine on a sample drawn by weight; -1 where it has one cluster only."""
-    sample = np.random.default_rng(seed).choice(
-        len(weights), size=min(len(weights), SILHOUETTE_SAMPLE), p=weights / weights.sum()
-    )
-    sample = np.unique(sample)
-    if not 1 < len(np.unique(labels[sample])) < len(sample):
-        return -1.0
-    return float(silhouette_score(rows[sample], labels[sample], metric="cosine"))
-
-
-def _count_different(rows: Rows) -> int:
-    """Different rows: two queries that differ in case or word order are one row twice."""
-    if isinstance(rows, np.ndarray):
-        return len({row.tobytes() for row in rows.round(9) + 0.0})  # + 0.0: minus zero is zero
-    keys = {
-        (rows.indices[a:b].tobytes(), rows.data[a:b].round(12).tobytes())
-        for a, b in zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
-    }
-    return len(keys)
-
-
 def _digest(model: ClusterModel) -> str:
     digest = hashlib.sha256()
     for part in (
-        model.settings.model_dump_json(),
+        model.settings.model_dump_json(exclude={"retrain", "min_gain"}),
         model.vector_settings.model_dump_json(),
         "\0".join(model.terms.to_pylist()),
+        json.dumps(model.spellings, sort_keys=True),
         model.idf.tobytes(),
         model.projection.tobytes(),
+        model.bias.tobytes(),
         np.ascontiguousarray(model.centers).tobytes(),
         model.cluster_ids.tobytes(),
     ):

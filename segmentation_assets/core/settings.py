@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Severity = Literal["ERROR", "WARN"]
-Method = Literal["lsa", "spherical", "kmeans"]
+Method = Literal["consensus", "embeddings", "lsa", "mixture", "spherical", "kmeans"]
 
 
 class _Section(BaseModel):
@@ -50,28 +50,64 @@ class SessionSettings(_Section):
 class VectorSettings(_Section):
     """How queries become TF-IDF rows."""
 
+    text: Literal["auto", "shop", "plain"] = Field(
+        "auto",
+        description="'shop': plurals, misspellings, units, emoji and text without spaces are read as people mean them; "
+        "'plain': the textbook rule, every run of two letters or digits or more in lower case; 'auto': 'plain' for the "
+        "method 'kmeans', which then keeps function words as well, 'shop' for all others.",
+    )
     ngram_max: int = Field(1, ge=1, le=3, description="Longest word n-gram that is a term.")
     min_df: int = Field(1, ge=1, description="A term must occur in at least this many sessions.")
     max_terms: int = Field(50_000, ge=2, description="Keep at most this many terms, the most frequent first.")
     drop_function_words: bool = Field(True, description="Leave out words like 'for', 'with', 'und', 'pour'.")
+
+    def for_method(self, method: Method) -> "VectorSettings":
+        """The same with 'auto' resolved."""
+        if self.text != "auto":
+            return self
+        if method != "kmeans":
+            return self.model_copy(update={"text": "shop"})
+        keep = {} if "drop_function_words" in self.model_fields_set else {"drop_function_words": False}
+        return self.model_copy(update={"text": "plain", **keep})
 
 
 class ClusterSettings(_Section):
     """How rows become clusters."""
 
     method: Method = Field(
-        "lsa",
-        description="'lsa': k-means of queries by the interests of the users who search for them (latent semantic "
-        "analysis); 'spherical': k-means of TF-IDF rows by cosine; 'kmeans': the textbook recipe, KMeans of the same.",
+        "consensus",
+        description="What k-means divides. 'consensus': what many partitions of the users' searches agree on; "
+        "'embeddings': the same, with a language model of English as a further witness (needs the extra); 'lsa': "
+        "the interests of the users who search for a query (latent semantic analysis); 'mixture': memberships in a "
+        "mixture model of short texts; 'spherical': TF-IDF rows by cosine; 'kmeans': the textbook recipe, TF-IDF rows "
+        "as they are.",
     )
     k: int | Literal["auto"] = Field(
         5, description="Number of clusters, or 'auto' to choose one between k_min and k_max."
     )
-    k_min: int = Field(3, ge=2, description="Smallest k that 'auto' tries.")
-    k_max: int = Field(12, ge=2, le=100, description="Largest k that 'auto' tries.")
-    components: int = Field(20, ge=2, le=300, description="Dimensions of the space of 'lsa'.")
+    k_min: int = Field(2, ge=2, description="Smallest k that 'auto' tries.")
+    k_max: int = Field(40, ge=2, le=100, description="Largest k that 'auto' tries.")
+    components: int = Field(20, ge=2, le=300, description="Dimensions of the space of interests.")
+    min_confidence: Share = Field(
+        0.0,
+        description="A query whose nearest cluster is not ahead of the next by this much is in no cluster, and its "
+        "segment is 'other'. 0: every query with a known term is in a cluster.",
+    )
     n_init: int = Field(10, ge=1, le=100, description="Starts; the best one is kept.")
     seed: int = Field(42, ge=0, le=2**32 - 1, description="Seed of every random choice.")
+    retrain: Literal["better", "always"] = Field(
+        "better",
+        description="'better': a new model replaces the previous one only when it is better by min_gain (or the "
+        "settings changed, or the previous one no longer fits the data); else the previous one assigns the new "
+        "sessions. 'always': every run replaces it.",
+    )
+    min_gain: float = Field(
+        0.05,
+        ge=0,
+        le=10,
+        description="How much more than the previous model's a new model's clusters must tell about the words of the "
+        "sessions, as a share, to replace it.",
+    )
 
     @model_validator(mode="after")
     def _range(self) -> "ClusterSettings":
@@ -90,6 +126,9 @@ class LabelSettings(_Section):
     )
     min_share: Share = Field(
         0.35, description="Share of a cluster's sessions that must hold a keyword of the segment it is named by."
+    )
+    mixed_share: Share = Field(
+        0.2, description="A cluster is reported as mixed when the two best segments both have this share of it."
     )
 
 
@@ -123,12 +162,29 @@ class LabelCoverageBounds(_Section):
     )
 
 
+class UserChurnBounds(_Section):
+    """Bounds of the check ``user_churn``."""
+
+    max_model_share: Share = Field(
+        0.2,
+        description="Largest share of users who may change segment because the model changed by retraining alone. 1: "
+        "any.",
+    )
+    max_asked_share: Share = Field(
+        1.0,
+        description="The same where somebody changed the method, k, the vectors, the labels or the taxonomy since: "
+        "whoever does means to change segments.",
+    )
+    severity: Severity = "ERROR"
+
+
 class CheckSettings(_Section):
     """Bounds of the asset checks; the publish guard compares the same numbers with the same bounds."""
 
     session_validity: SessionValidityBounds = SessionValidityBounds()
     cluster_balance: ClusterBalanceBounds = ClusterBalanceBounds()
     label_coverage: LabelCoverageBounds = LabelCoverageBounds()
+    user_churn: UserChurnBounds = UserChurnBounds()
 
 
 class PublishSettings(_Section):

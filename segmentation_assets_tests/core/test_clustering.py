@@ -35,7 +35,7 @@ def unit(dense: np.ndarray) -> np.ndarray:
 def as_rows(dense: np.ndarray, clusterer: Clusterer) -> Rows:
     """Unit rows, in the form in which a clusterer of this space gets them."""
     rows = unit(np.asarray(dense, dtype=np.float64))
-    return rows if clusterer.space == "users" else csr_matrix(rows)
+    return csr_matrix(rows) if clusterer.name in ("spherical", "kmeans") else rows
 
 
 def blobs(k: int = 4, each: int = 30, noise: float = 0.08) -> tuple[np.ndarray, np.ndarray]:

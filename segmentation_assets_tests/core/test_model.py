@@ -154,7 +154,6 @@ def test_fewer_queries_than_clusters_are_one_error_with_the_counts(method: str) 
     with pytest.raises(TooFewQueriesError) as raised:
         fitted(pairs, method=method, k=5)
     message = str(raised.value)
-    assert ("clusters.method: spherical" in message) is (method == "lsa")
     for part in ("5 clusters", "there are 2 ", "5 sessions of 4 users", "4 distinct query texts", "2 sessions without",
                  "clusters.k"):  # fmt: skip
         assert part in message
@@ -163,9 +162,9 @@ def test_fewer_queries_than_clusters_are_one_error_with_the_counts(method: str) 
 def test_what_exactly_the_same_users_search_for_is_one_query_in_their_space() -> None:
     """'cd' and 'ef' differ in nothing but the sign of a zero."""
     pairs = [(4, "cd"), (1, "zz"), (4, "ab"), (0, "ab"), (4, "ef"), (2, "zz"), (4, "ef")]
-    with pytest.raises(TooFewQueriesError, match="there are 3 "):
-        fitted(pairs, k=4)
-    assert fitted(pairs, k=3).sizes == [3, 2, 2]
+    with pytest.raises(TooFewQueriesError, match=r"there are 3 .*clusters\.method: spherical"):
+        fitted(pairs, k=4, method="lsa")
+    assert fitted(pairs, k=3, method="lsa").sizes == [3, 2, 2]
 
 
 def test_as_many_clusters_as_different_queries_is_possible(method: str) -> None:
@@ -198,27 +197,43 @@ def test_users_of_other_sessions_are_refused(method: str) -> None:
 # --- the number of clusters
 
 
-def test_auto_finds_the_number_of_tastes_and_shows_the_whole_curve() -> None:
-    model = fitted(log("tech", "fashion", "home", "sport"), k="auto", k_min=2, k_max=7)
+def test_auto_finds_the_number_of_tastes_and_shows_every_ruler() -> None:
+    model = fitted(log("tech", "fashion", "home", "sport", users=30), k="auto", k_min=2, k_max=7)
     assert model.k == 4
-    assert list(model.k_curve) == [2, 3, 4, 5, 6, 7]
-    assert max(model.k_curve, key=model.k_curve.get) == 4
-    assert all(-1 <= value <= 1 for value in model.k_curve.values())
+    assert model.k_choice is not None
+    for curve in (model.k_choice.agreement, model.k_choice.silhouette, model.k_choice.likelihood):
+        assert list(curve) == [2, 3, 4, 5, 6, 7]
 
 
 def test_auto_tries_no_more_clusters_than_the_queries_allow(method: str) -> None:
-    model = fitted([("a", "laptop"), ("b", "dress"), ("c", "chair"), ("d", "sofa")], k="auto", k_max=12, method=method)
-    assert list(model.k_curve) == [3]
+    pairs = [("a", "laptop"), ("b", "dress"), ("c", "chair"), ("d", "sofa"), ("e", "lamp"), ("f", "ring")]
+    model = fitted(pairs, k="auto", k_max=12, method=method)
+    assert model.k_choice is not None
+    assert list(model.k_choice.agreement) == [2]
+    assert not model.k_choice.confident
 
 
 def test_auto_with_too_few_queries_says_how_many_it_needs(method: str) -> None:
     """As many queries as k_min are not enough: with every query alone, no k is better than another."""
     with pytest.raises(TooFewQueriesError, match=r"4 different queries .* 3 clusters or more, and there are 3 .*k_min"):
-        fitted([("a", "laptop"), ("b", "dress"), ("c", "chair")], k="auto", method=method)
+        fitted([("a", "laptop"), ("b", "dress"), ("c", "chair")], k="auto", k_min=3, method=method)
 
 
-def test_a_given_k_has_no_curve() -> None:
-    assert fitted(log("tech", "fashion", "home")).k_curve == {}
+def test_a_given_k_is_no_choice() -> None:
+    assert fitted(log("tech", "fashion", "home")).k_choice is None
+
+
+def test_a_query_that_two_clusters_claim_is_in_none_when_asked(method: str) -> None:
+    """``min_confidence``: the others stay where they were, and prediction says the same."""
+    pairs = [*log("tech", "fashion", "home"), ("x", "laptop dress sofa"), ("y", "keyboard heels lamp")]
+    plain = fitted(pairs, method=method)
+    level = float(np.unique(plain.confidence)[1])
+    strict = fitted(pairs, method=method, min_confidence=level)
+    assert strict.unclustered > 0
+    assert (strict.labels >= 0).tolist() == (plain.confidence >= np.float32(level)).tolist()
+    tfidf, _ = prepare(pairs)
+    assert strict.predict(tfidf.queries.to_pylist())[0].tolist() == strict.labels.tolist()
+    assert sum(strict.sizes) + strict.unclustered == len(pairs)
 
 
 # --- the version

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from sklearn.preprocessing import normalize
 
 from segmentation_assets.core.settings import VectorSettings
-from segmentation_assets.core.space import NEGLIGIBLE, embed, user_projection
+from segmentation_assets.core.space import NEGLIGIBLE, Corpus, Space, interests
 from segmentation_assets.core.vectorize import TfidfMatrix, vectorize
 
 
@@ -19,6 +19,15 @@ def searches(by_user: list[list[str]]) -> tuple[TfidfMatrix, np.ndarray]:
     pairs = [(user, query) for user, queries in enumerate(by_user) for query in queries]
     tfidf = vectorize(pa.array([query for _, query in pairs]), VectorSettings())
     return tfidf, np.array([user for user, _ in pairs], dtype=np.int32)
+
+
+def user_projection(tfidf: TfidfMatrix, users: np.ndarray, components: int, seed: int) -> np.ndarray:
+    corpus = Corpus.of_sessions(tfidf.matrix, tfidf.queries, tfidf.query_of_session, users)
+    return interests(corpus.unit_documents, components, seed)
+
+
+def embed(rows: csr_matrix, projection: np.ndarray) -> csr_matrix | np.ndarray:
+    return Space.of_directions(projection).embed(rows)
 
 
 def rows_by_query(by_user: list[list[str]], components: int = 20) -> dict[str, np.ndarray]:

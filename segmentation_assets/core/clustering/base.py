@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from segmentation_assets.core.space import Corpus, Space
+
 Metric = Literal["cosine", "euclidean"]
 
 Rows: TypeAlias = csr_matrix | NDArray[np.float64]
@@ -44,12 +46,11 @@ class Clusterer(Protocol):
         """The name users choose it by."""
 
     @property
-    def space(self) -> Literal["terms", "users"]:
-        """Where it works: on TF-IDF rows as they are, or projected on what users have in common (``core.space``)."""
-
-    @property
     def metric(self) -> Metric:
         """The measure by which a row belongs to its nearest centre."""
+
+    def space(self, corpus: Corpus, k: int, *, components: int, n_init: int, seed: int) -> Space:
+        """Where it works: ``Space.of_terms``, or something richer made from the queries and who searched for them."""
 
     def fit(self, rows: Rows, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
         """Cluster (n, d) unit rows, at least k different ones, none of them zero, by (n,) positive weights."""

@@ -4,13 +4,12 @@ On short texts the plain recipe gathers most rows in one cluster near the origin
 short, so it is close to everything. Here every centre has unit length, so a broad cluster gains nothing by being broad.
 """
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from segmentation_assets.core.clustering.base import Metric, Partition, Rows
+from segmentation_assets.core.space import Corpus, Space
 
 MAX_ITERATIONS = 100
 
@@ -19,8 +18,11 @@ class SphericalKMeans:
     """Dhillon and Modha, Concept decompositions for large sparse text data, Machine Learning 42, 2001."""
 
     name = "spherical"
-    space: Literal["terms", "users"] = "terms"
     metric: Metric = "cosine"
+
+    def space(self, corpus: Corpus, k: int, *, components: int, n_init: int, seed: int) -> Space:
+        """The TF-IDF rows as they are."""
+        return Space.of_terms(corpus.rows.shape[1])
 
     def fit(self, rows: Rows, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
         """See ``Clusterer.fit``. The objective is the weighted sum of 1 - cosine to the own centre."""
