@@ -11,6 +11,8 @@ import typer
 
 from segmentation_assets import __version__
 from segmentation_assets.cli import session
+from segmentation_assets.cli.models import models_app
+from segmentation_assets.cli.taxonomy import taxonomy_app
 from segmentation_assets.cli.terminal import answer_in_json, counting, err, out, print_json, say, table
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.paths import DataDir
@@ -38,6 +40,8 @@ app = typer.Typer(
 )
 elasticsearch_app = typer.Typer(no_args_is_help=True, help="The embedded Elasticsearch: start, stop, status, url.")
 app.add_typer(elasticsearch_app, name="elasticsearch")
+app.add_typer(models_app, name="models")
+app.add_typer(taxonomy_app, name="taxonomy")
 
 DataDirOption = Annotated[
     Path | None,
@@ -127,7 +131,7 @@ def run(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(callback=_method, help="'lsa', 'spherical' or 'kmeans', instead of what the settings say."),
+        typer.Option(callback=_method, help="'consensus', 'lsa', 'kmeans', .., instead of what the settings say."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the clustering, instead of what the settings say.")
@@ -150,7 +154,11 @@ def run(
     data = session.use_data_dir(data_dir, config)
     wanted = {name: value for name, value in {"k": k, "method": method, "seed": seed}.items() if value is not None}
     with session.server(data):
-        ops = {"raw_sessions": {"config": {"generate_when_empty": False}}, "kmeans_model": {"config": wanted}}
+        ops = {
+            "raw_sessions": {"config": {"generate_when_empty": False}},
+            "tfidf_matrix": {"config": {"method": method} if method else {}},
+            "kmeans_model": {"config": wanted},
+        }
         raise typer.Exit(_run({"ops": ops}, json))
 
 
@@ -340,9 +348,8 @@ def rollback(
         elasticsearch, settings, storage = resolved_resources()
         with elasticsearch.client() as client:
             state = go_back(client, settings.load().publish.alias, to)
-        mark_serving(
-            storage.store, str(state.meta.get("model_version"))
-        )  # the next model takes its cluster ids from it
+        # The next model takes its cluster ids from it, and is compared with what it published.
+        mark_serving(storage.store, str(state.meta.get("model_version")), str(state.meta.get("run_id")))
     out.print(f"{state.alias} now leads to {state.index} ({state.documents:,} documents).", soft_wrap=True)
 
 
@@ -360,6 +367,29 @@ def doctor(json: JsonOption = False, data_dir: DataDirOption = None, config: Con
 
     answer_in_json(json)
     raise typer.Exit(examine(session.use_data_dir(data_dir, config), json))
+
+
+@app.command()
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Labelled texts: label, tab, text on each line; no header.")],
+    method: Annotated[list[str] | None, typer.Option(help="May be given several times. Default: every method.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the clustering: 0, 1, ..")] = 5,
+    k: Annotated[int | None, typer.Option(min=2, help="Number of clusters. Default: that of the labels.")] = None,
+    users: Annotated[bool, typer.Option("--users", help="Also users composed from the texts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout, nothing else.")] = False,
+) -> None:
+    """Measure the methods on texts whose classes are known. Needs no Elasticsearch.
+
+    Examples:
+
+      [bold]segments evaluate snips7.tsv[/]
+
+      [bold]segments evaluate a.tsv b.tsv --method kmeans --users --json[/]
+    """
+    from segmentation_assets.cli.evaluate import evaluate as measure
+
+    answer_in_json(json)
+    measure(files, method or [], seeds=seeds, k=k, users=users, as_json=json)
 
 
 @elasticsearch_app.command()

@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 
+from segmentation_assets.core.choose_k import KChoice
+from segmentation_assets.core.churn import Churn
 from segmentation_assets.core.labels import OTHER, LabeledSegments
-from segmentation_assets.core.model import ClusterModel
-from segmentation_assets.core.space import embed
+from segmentation_assets.core.model import ClusterModel, mean_row
 from segmentation_assets.core.vectorize import TfidfMatrix
 
 MAP_POINTS = 2_000
@@ -70,10 +73,11 @@ def segment_sizes(summary: pd.DataFrame) -> bytes:
 
 
 def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments, seed: int) -> bytes:
-    """Scatter: distinct queries, near each other when they are alike to the same cluster centres.
+    """Scatter: distinct queries, near each other when their words are those of the same clusters.
 
-    The coordinates are the first two principal components of each query's cosine similarity to every centre, so
-    distance from the crowd means clear membership; the size of a dot grows with the number of sessions.
+    The coordinates are the first two principal components of each query's cosine similarity to the mean TF-IDF row of
+    every cluster, scaled to unit length, so distance from the crowd means clear membership; the size of a dot grows
+    with the number of sessions.
     """
     figure, axes = _figure(7.0, 5.2)
     segment_of = {entry.cluster: entry.segment for entry in labeled.labels} | {-1: OTHER}
@@ -81,9 +85,11 @@ def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments,
     if len(members) > MAP_POINTS:
         weights = tfidf.counts[members] / tfidf.counts[members].sum()
         members = np.sort(np.random.default_rng(seed).choice(members, MAP_POINTS, replace=False, p=weights))
-    norms = np.linalg.norm(model.centers, axis=1, keepdims=True)
-    rows = embed(tfidf.matrix[members], model.projection)
-    similarity = np.asarray(rows @ (model.centers / np.where(norms > 0, norms, 1)).T)
+    # By the words of these sessions, not in the model's own space: a kept model's vocabulary is that of older ones.
+    means = np.stack([mean_row(tfidf, model, int(cluster)) for cluster in model.cluster_ids])
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    similarity = np.asarray(tfidf.matrix[members] @ (means / np.where(norms > 0, norms, 1)).T)
+    similarity /= np.maximum(np.linalg.norm(similarity, axis=1, keepdims=True), 1e-12)  # which, not how frequent a word
     centered = np.pad(similarity - (similarity.mean(axis=0) if len(members) else 0.0), ((0, 0), (0, 1)))
     # Padded, so that there are two axes even for a single query or cluster.
     _, _, axis = np.linalg.svd(np.pad(centered, ((0, 2), (0, 0))), full_matrices=False)
@@ -108,7 +114,7 @@ def query_map(tfidf: TfidfMatrix, model: ClusterModel, labeled: LabeledSegments,
         )  # fmt: skip
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(f"{len(members):,} distinct queries by likeness to the cluster centres", loc="left", fontsize=11)
+    axes.set_title(f"{len(members):,} distinct queries by likeness to each cluster's words", loc="left", fontsize=11)
     axes.legend(
         handles=axes.collections,
         fontsize=8,
@@ -140,6 +146,80 @@ def cluster_terms(labeled: LabeledSegments) -> bytes:
     return _png(figure)
 
 
+def user_flows(churn: Churn) -> bytes:
+    """Alluvial diagram: the users of each segment as served before (left) and now (right), and who went where.
+
+    A band is as high as its users are many and has the colour of the segment it comes from; the bands of those who
+    stayed are pale. Segments stand in one order on both sides. Only users present in both results are drawn.
+    """
+    before, now = (_stack(churn, side) for side in ("before", "now"))
+    order = sorted({**before, **now}, key=lambda name: (name == OTHER, -before.get(name, 0) - now.get(name, 0), name))
+    rank = {name: place for place, name in enumerate(order)}
+    figure, axes = _figure(8.0, max(3.2, 1.6 + 0.5 * max(len(before), len(now))))
+    colors = segment_colors(order)
+    gap = 0.04 * max(churn.users, 1)
+    bottoms = [_bottoms(stack, order, gap) for stack in (before, now)]
+    free = [dict(found) for found in bottoms]  # where the next band of a segment begins
+    for flow in sorted(churn.flows, key=lambda flow: (rank[flow.before], rank[flow.now])):
+        left, right = free[0][flow.before], free[1][flow.now]
+        free[0][flow.before] += flow.users
+        free[1][flow.now] += flow.users
+        alpha = 0.2 if flow.before == flow.now else 0.7
+        band = _band(left, right, flow.users)
+        axes.add_patch(PathPatch(band, facecolor=colors[flow.before], alpha=alpha, linewidth=0))
+    for x, title, stack, at, side in (
+        (0.0, "served before", before, bottoms[0], "right"),
+        (1.0, "now", now, bottoms[1], "left"),
+    ):
+        away = -0.02 if side == "right" else 0.02
+        axes.text(x + away, -gap, title, ha=side, va="bottom", fontsize=8, color=_INK)
+        for name, users in stack.items():
+            axes.bar(x, users, bottom=at[name], width=0.025, color=colors[name])
+            words = _texts([f"{_cut(name, 28)}  {users:,} ({users / churn.users:.0%})"], 60)
+            text = words.pop("labels")[0]
+            axes.text(x + away, at[name] + users / 2, text, ha=side, va="center", fontsize=9, color=_INK, **words)
+    axes.set_xlim(-0.45, 1.45)
+    axes.set_ylim(max(churn.users, 1) + gap * max(len(before), len(now)), -2 * gap)  # the largest on top
+    axes.axis("off")
+    axes.set_title(
+        f"{churn.changed_share:.1%} of {churn.users:,} users changed segment: {churn.behaviour_share:.1%} by their "
+        f"behaviour, {churn.model_share:.1%} by the model\n{churn.came:,} came, {churn.left:,} left (not drawn)",
+        loc="left",
+        fontsize=10,
+    )
+    return _png(figure)
+
+
+def _stack(churn: Churn, side: str) -> dict[str, int]:
+    """Users of each segment on one side, 'before' or 'now'."""
+    users: dict[str, int] = {}
+    for flow in churn.flows:
+        name = flow.before if side == "before" else flow.now
+        users[name] = users.get(name, 0) + flow.users
+    return users
+
+
+def _bottoms(stack: dict[str, int], order: list[str], gap: float) -> dict[str, float]:
+    """Where each segment of a stack begins, in the order given."""
+    found, at = {}, 0.0
+    for name in order:
+        if name in stack:
+            found[name] = at
+            at += stack[name] + gap
+    return found
+
+
+def _band(left: float, right: float, users: int) -> Path:
+    """A band of constant height from the left bar to the right one, as two Bezier curves."""
+    a, b, c, d = 0.0125, 0.4, 0.6, 0.9875
+    points = [
+        (a, left), (b, left), (c, right), (d, right),
+        (d, right + users), (c, right + users), (b, left + users), (a, left + users), (a, left),
+    ]  # fmt: skip
+    codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
+    return Path(points, codes)
+
+
 def vocabulary(tfidf: TfidfMatrix, top: int = 20) -> bytes:
     """Bars: the terms that occur in the most sessions."""
     frequency = np.asarray(tfidf.counts @ (tfidf.matrix > 0)).ravel()
@@ -152,14 +232,24 @@ def vocabulary(tfidf: TfidfMatrix, top: int = 20) -> bytes:
     return _png(figure)
 
 
-def k_curve(curve: dict[int, float], chosen: int) -> bytes:
-    """Line: mean silhouette by number of clusters, the chosen one marked."""
-    figure, axes = _figure(6.0, 3.0)
-    axes.plot(list(curve), list(curve.values()), marker="o", color=_PALETTE[0])
-    axes.axvline(chosen, color=_PALETTE[1], linestyle="--")
-    axes.set_xlabel("k")
-    axes.set_ylabel("mean silhouette (cosine)")
-    axes.set_title(f"Choice of k: {chosen}", loc="left", fontsize=11)
+def choice_of_k(choice: KChoice) -> bytes:
+    """Three lines, one a ruler, by number of clusters; the peak of each and the number taken are marked."""
+    figure = Figure(figsize=(10.0, 3.0), layout="constrained")
+    axes = figure.subplots(1, 3)
+    rulers = {
+        "agreement": ("agreement of partitions (ARI)", choice.agreement),
+        "silhouette": ("silhouette (cosine)", choice.silhouette),
+        "likelihood": ("log likelihood of unseen users' terms", choice.likelihood),
+    }
+    for place, (name, (title, curve)) in zip(axes, rulers.items(), strict=True):
+        place.plot(list(curve), list(curve.values()), marker="o", markersize=3, color=_PALETTE[0])
+        _strip(place)
+        peak = choice.proposals[name]
+        place.plot([peak], [curve[peak]], marker="o", markersize=8, color=_PALETTE[1])
+        place.axvline(choice.k, color=_PALETTE[1], linestyle="--", linewidth=1)
+        place.set_xlabel("k")
+        place.set_title(f"{title}: {peak}", loc="left", fontsize=9)
+    figure.suptitle(f"k = {choice.k}, {'' if choice.confident else 'low confidence: '}{choice.reason}", fontsize=9)
     return _png(figure)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
+from segmentation_assets.core.churn import Churn
 from segmentation_assets.core.labels import OTHER, LabeledSegments, dominant_segments
 from segmentation_assets.core.sessions import Intake
 from segmentation_assets.core.settings import (
@@ -17,6 +18,7 @@ from segmentation_assets.core.settings import (
     LabelCoverageBounds,
     SessionValidityBounds,
     Severity,
+    UserChurnBounds,
 )
 from segmentation_assets.errors import SegmentsError
 
@@ -152,6 +154,45 @@ def label_coverage(labeled: LabeledSegments, bounds: LabelCoverageBounds) -> Che
     )
 
 
+def user_churn(churn: Churn | None, bounds: UserChurnBounds) -> CheckOutcome:
+    """Not too many users change segment because the model changed.
+
+    What users did themselves (``Churn.behaviour_share``) is shown, not bounded: they may do what they like.
+
+    Args:
+        churn: against what readers are served; None where it was not measured, or for a first result, passes.
+        bounds: ``max_asked_share`` holds where somebody changed the method, k, the vectors, the labels or the taxonomy
+            since, else ``max_model_share``.
+    """
+    if churn is None or churn.first:
+        return _outcome("user_churn", bounds.severity, {"compared_with": "nothing: none was published before"}, [])
+    name = "max_asked_share" if churn.asked else "max_model_share"
+    bound = bounds.max_asked_share if churn.asked else bounds.max_model_share
+    share = churn.model_share
+    return _outcome(
+        "user_churn",
+        bounds.severity,
+        {
+            "compared_with": f"model {churn.previous_version}",
+            "users_in_both": churn.users,
+            "users_came": churn.came,
+            "users_left": churn.left,
+            "changed_share": round(churn.changed_share, 6),
+            "behaviour_share": round(churn.behaviour_share, 6),
+            "model_share": round(share, 6),
+            name: bound,
+            **({"settings_changed": ", ".join(churn.asked)} if churn.asked else {}),
+        },
+        [
+            f"{share:.1%} of the {churn.users} users served before change segment because the model changed, over "
+            f"{bound:.1%}; see the flows on labeled_segments, and to publish all the same set "
+            f"checks.user_churn.{name} to 1 and materialize es_user_segments"
+        ]
+        if share > bound
+        else [],
+    )
+
+
 def published_complete(labelled: int, published: int) -> CheckOutcome:
     """What readers see is all that was labelled."""
     return _outcome(
@@ -170,6 +211,7 @@ def publish_gate(labeled: LabeledSegments, checks: CheckSettings) -> list[CheckO
         session_validity(labeled.intake, checks.session_validity),
         cluster_balance(sizes, labeled.unclustered, checks.cluster_balance),
         label_coverage(labeled, checks.label_coverage),
+        user_churn(labeled.churn, checks.user_churn),
     ]
 
 

@@ -4,7 +4,8 @@ import dagster as dg
 from pydantic import Field
 
 from segmentation_assets.core import plots, quality
-from segmentation_assets.core.model import ClusterModel, fit, top_terms
+from segmentation_assets.core.model import ClusterModel, top_terms
+from segmentation_assets.core.retrain import retrain
 from segmentation_assets.core.sessions import Sessions
 from segmentation_assets.core.vectorize import TfidfMatrix
 from segmentation_assets.defs.metadata import check_result, picture, table
@@ -17,16 +18,20 @@ class KMeansConfig(dg.Config):
     """What a run may try instead of the settings file; empty means as the file says."""
 
     k: str | None = Field(None, description="Number of clusters, or 'auto'.")
-    method: str | None = Field(None, description="'lsa', 'spherical' or 'kmeans'.")
+    method: str | None = Field(None, description="'consensus', 'lsa', 'mixture', 'spherical' or 'kmeans'.")
     seed: int | None = Field(None, description="Seed of every random choice.")
+    retrain: str | None = Field(
+        None, description="'better': keep the previous model unless the new one is better; 'always': replace it."
+    )
 
 
 @dg.asset(
     group_name="segmentation",
     kinds={"scikitlearn", "python"},
     owners=["team:segmentation"],
-    code_version="1",
-    description="K-means of the queries (k=5, seeded). Clusters keep the ids of the model before where they match.",
+    code_version="2",
+    description="K-means of the queries (k=5, seeded). Clusters keep the ids of the model before where they match, and "
+    "a new model that is not better is not taken.",
 )
 def kmeans_model(
     context: dg.AssetExecutionContext,
@@ -36,12 +41,12 @@ def kmeans_model(
     settings: SettingsResource,
     io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[ClusterModel]:
-    """Fit the model."""
+    """Fit the model, or keep the one before."""
     chosen = with_overrides(settings.load(), **config.model_dump()).clusters
-    model = fit(
+    model = retrain(
         tfidf_matrix, raw_sessions.user_numbers(), chosen, previous=model_before(io_manager.store, context.log.warning)
     )
-    change = model.change
+    change, decision = model.change, model.decision
     return dg.Output(
         model,
         metadata={
@@ -63,12 +68,17 @@ def kmeans_model(
             ),
             "sessions_without_cluster": model.unclustered,
             "objective": model.objective,
+            **({"decision": decision.summary, **decision.numbers} if decision else {}),
             "previous_model": change.previous_version or "none",
             "sessions_that_changed_cluster": round(change.changed_share, 4),
             "clusters_kept_new_retired": f"{change.kept} kept, {change.new} new, {change.retired} retired",
             **(
-                {"choice_of_k": picture(plots.k_curve(model.k_curve, model.k), "silhouette by k")}
-                if model.k_curve
+                {
+                    "choice_of_k": picture(plots.choice_of_k(model.k_choice), "three rulers by k"),
+                    "k_confident": model.k_choice.confident,
+                    "k_reason": model.k_choice.reason,
+                }
+                if model.k_choice
                 else {}
             ),
         },

@@ -22,7 +22,10 @@ from segmentation_assets.cli.app import app
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 ASSETS = ["raw_sessions", "tfidf_matrix", "kmeans_model", "labeled_segments", "es_user_segments"]
-CHECKS = {"sessions_accounted", "session_validity", "cluster_balance", "label_coverage", "published_complete"}
+CHECKS = {
+    *("sessions_accounted", "session_validity", "cluster_balance", "label_coverage", "user_churn"),
+    "published_complete",
+}
 CLOSED = "http://user:s3cret@127.0.0.1:1"
 
 
@@ -162,7 +165,7 @@ def test_check_gates_ci_by_severity(shop: Any, tmp_path: Path, capsys: pytest.Ca
     assert "label_coverage" in shop.ok("check", "--junit", junit)
     suite = ET.parse(junit).getroot().find("testsuite")
     assert suite is not None
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("5", "0", "0")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("6", "0", "0")
     assert {case.get("name") for case in suite} == CHECKS
 
     warn = settings(tmp_path, "checks: {label_coverage: {min_session_share: 1}}\n")

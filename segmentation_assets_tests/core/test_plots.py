@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from segmentation_assets.core import plots
+from segmentation_assets.core.choose_k import KChoice
+from segmentation_assets.core.churn import Churn, Flow
 from segmentation_assets.core.labels import (
     ASSIGNMENT_SCHEMA,
     OTHER,
@@ -57,8 +59,9 @@ def one_cluster(queries: list[str]) -> tuple[TfidfMatrix, ClusterModel, LabeledS
     tfidf = vectorize(pa.array(queries), VectorSettings())
     n, terms = tfidf.matrix.shape
     model = ClusterModel(
-        "kmeans", ClusterSettings(), tfidf.settings, tfidf.terms, tfidf.idf, np.empty((terms, 0)), np.ones((1, terms)),
-        np.zeros(1, np.int32), 1, np.zeros(n, np.int32), np.ones(n, np.float32), [len(queries)], 0, 0.0, {},
+        "kmeans", ClusterSettings(), tfidf.settings, tfidf.terms, tfidf.idf, np.empty((terms, 0)), np.empty(0),
+        np.ones((1, terms)), np.zeros(1, np.int32), 1, np.zeros(n, np.int32), np.ones(n, np.float32), [len(queries)], 0,
+        0.0, None,
         Change(None, [], [0], [], 0.0), "v",
     )  # fmt: skip
     entry = ClusterLabel(0, "fashion", len(queries), 1, 1.0, {}, None, 0.0, {"dress": 0.5}, queries[:1])
@@ -166,12 +169,12 @@ def test_nothing_at_all_is_a_picture_too() -> None:
     assert is_picture(plots.segment_sizes(summarize(nothing)))
     assert is_picture(plots.query_map(tfidf, lost, nothing, 1))
     assert is_picture(plots.cluster_terms(nothing))
-    assert is_picture(plots.k_curve({}, 3))
 
 
 def test_the_curve_of_k_is_a_picture(drawn: list[Figure]) -> None:
-    assert is_picture(plots.k_curve({2: 0.1, 3: 0.4, 4: 0.2}, 3))
-    assert drawn[0].axes[0].get_title(loc="left") == "Choice of k: 3"
+    curve = {2: 0.1, 3: 0.4, 4: 0.2}
+    assert is_picture(plots.choice_of_k(KChoice(3, True, "the three agree", curve, curve, curve)))
+    assert "3" in drawn[0].axes[0].get_title(loc="left")
 
 
 def times(*stamps: str) -> pd.Series:
@@ -213,3 +216,28 @@ def test_other_is_grey_and_a_name_keeps_its_colour() -> None:
     many = plots.segment_colors([f"segment{n}" for n in range(20)])
     assert len(many) == 21
     assert many[OTHER] not in {color for name, color in many.items() if name != OTHER}
+
+
+def churn(*flows: tuple[str, str, int]) -> Churn:
+    found = [Flow(before, now, users, 0, users if before != now else 0) for before, now, users in flows]
+    return Churn("v", sum(flow.users for flow in found), 2, 1, found)
+
+
+def test_flows_show_every_segment_on_both_sides_with_its_users(drawn: list[Figure]) -> None:
+    assert is_picture(plots.user_flows(churn(("a", "a", 60), ("a", "b", 30), (OTHER, "b", 10))))
+    (axes,) = drawn[0].axes
+    texts = [text.get_text() for text in axes.texts]
+    assert [text for text in texts if "%" in text] == ["a  90 (90%)", "other  10 (10%)", "a  60 (60%)", "b  40 (40%)"]
+    title = axes.get_title(loc="left")
+    assert title.startswith("40.0% of 100 users changed segment: 0.0% by their behaviour, 40.0% by the model")
+    bars = [patch for patch in axes.patches if hasattr(patch, "get_height")]
+    bands = [patch for patch in axes.patches if not hasattr(patch, "get_height")]
+    assert len(bands) == 3
+    low, high = sorted(axes.get_ylim())
+    assert all(low <= bar.get_y() and bar.get_y() + bar.get_height() <= high for bar in bars)  # nothing is cut off
+
+
+@given(st.dictionaries(st.tuples(st.text(max_size=50), st.text(max_size=50)), st.integers(1, 10**6), max_size=8))
+@settings(deadline=None, max_examples=15)
+def test_any_flows_are_a_picture(flows: dict[tuple[str, str], int]) -> None:
+    assert is_picture(plots.user_flows(churn(*((before, now, n) for (before, now), n in flows.items()))))

@@ -1,5 +1,6 @@
 """The numbers behind the checks, each bound from both sides, and the guard that refuses by the same numbers."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segmentation_assets.core.churn import Churn, Flow
 from segmentation_assets.core.labels import ASSIGNMENT_SCHEMA, OTHER, ClusterLabel, LabeledSegments
 from segmentation_assets.core.quality import (
     CheckOutcome,
@@ -19,6 +21,7 @@ from segmentation_assets.core.quality import (
     require_publishable,
     session_validity,
     sessions_accounted,
+    user_churn,
 )
 from segmentation_assets.core.sessions import Intake
 from segmentation_assets.core.settings import (
@@ -26,6 +29,7 @@ from segmentation_assets.core.settings import (
     ClusterBalanceBounds,
     LabelCoverageBounds,
     SessionValidityBounds,
+    UserChurnBounds,
 )
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
@@ -175,7 +179,7 @@ def test_what_is_published_is_all_that_was_labelled(published: int, passed: bool
 def test_the_guard_looks_at_every_check_that_stands_before_publishing() -> None:
     outcomes = publish_gate(labeled([("a", "tech"), ("b", "tech")], [1, 1]), CheckSettings())
     assert [outcome.name for outcome in outcomes] == [
-        "sessions_accounted", "session_validity", "cluster_balance", "label_coverage",
+        "sessions_accounted", "session_validity", "cluster_balance", "label_coverage", "user_churn",
     ]  # fmt: skip
 
 
@@ -225,3 +229,53 @@ def test_only_a_failed_error_refuses_and_each_one_is_named(verdicts: list[tuple[
         require_publishable(outcomes)
     for outcome in outcomes:
         assert (f"{outcome.name}: {outcome.message}" in str(raised.value)) is (outcome in bad)
+
+
+# --- user_churn
+
+
+def churn(by_behaviour: int, by_model: int, *asked: str) -> Churn:
+    """Of a hundred users."""
+    flows = [Flow("a", "a", 100 - by_behaviour - by_model)]
+    flows.append(Flow("a", "b", by_behaviour + by_model, by_behaviour, by_model))
+    return Churn("v0", 100, 3, 4, flows, {}, list(asked))
+
+
+@pytest.mark.parametrize(("moved", "passed"), [(0, True), (20, True), (21, False), (100, False)])
+def test_the_model_may_move_at_most_the_bound(moved: int, passed: bool) -> None:
+    outcome = user_churn(churn(0, moved), UserChurnBounds())
+    assert (outcome.passed, outcome.severity) == (passed, "ERROR")
+    assert (outcome.values["model_share"], outcome.values["max_model_share"]) == (moved / 100, 0.2)
+    assert (outcome.values["users_in_both"], outcome.values["users_came"], outcome.values["users_left"]) == (100, 3, 4)
+    assert passed or "checks.user_churn.max_model_share to 1" in outcome.message
+
+
+def test_what_users_do_themselves_is_shown_and_never_stops() -> None:
+    outcome = user_churn(churn(90, 5), UserChurnBounds())
+    assert outcome.passed
+    assert (outcome.values["changed_share"], outcome.values["behaviour_share"]) == (0.95, 0.9)
+
+
+def test_what_somebody_asked_for_has_a_bound_of_its_own() -> None:
+    assert user_churn(churn(0, 100, "clusters.k"), UserChurnBounds()).passed
+    outcome = user_churn(churn(0, 60, "clusters.k", "taxonomy"), UserChurnBounds(max_asked_share=0.5))
+    assert not outcome.passed
+    assert outcome.values["settings_changed"] == "clusters.k, taxonomy"
+    assert "checks.user_churn.max_asked_share to 1" in outcome.message
+
+
+@pytest.mark.parametrize("nothing", [None, Churn(None, came=5)])
+def test_a_first_result_moves_nobody(nothing: Churn | None) -> None:
+    outcome = user_churn(nothing, UserChurnBounds(max_model_share=0, severity="WARN"))
+    assert (outcome.passed, outcome.severity) == (True, "WARN")
+    assert "nothing" in str(outcome.values["compared_with"])
+
+
+def test_the_gate_refuses_by_user_churn() -> None:
+    found = replace(labeled([("u", "tech")] * 4, [2, 2]), churn=churn(0, 50))
+    (failed,) = (outcome for outcome in publish_gate(found, CheckSettings()) if not outcome.passed)
+    assert failed.name == "user_churn"
+    with pytest.raises(PublishRefusedError, match="user_churn"):
+        require_publishable([failed])
+    open_gate = CheckSettings(user_churn=UserChurnBounds(max_model_share=1))
+    assert all(outcome.passed for outcome in publish_gate(found, open_gate))
