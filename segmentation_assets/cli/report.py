@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from segmentation_assets.cli.runs import ASSETS, CheckVerdict, RunReport
 from segmentation_assets.cli.terminal import err, out, table
-from segmentation_assets.core.labels import LabeledSegments, dominant_segments, summarize
+from segmentation_assets.core.labels import OTHER, LabeledSegments, dominant_segments, summarize
 from segmentation_assets.core.sessions import Sessions
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io.artifacts import ArtifactMissingError, ArtifactStore
@@ -51,8 +51,25 @@ def collect(
                 "keywords": row["keywords"],
                 "clusters": row["clusters"],
                 "sample_queries": row["sample_queries"],
+                "suggested_names": _suggested(labeled, row["segment"]),
             }
             for row in (summarize(labeled).to_dict("records") if labeled else [])
+        ],
+        "clusters": [
+            {
+                "cluster": entry.cluster,
+                "segment": entry.segment,
+                "sessions": entry.sessions,
+                "users": entry.users,
+                "share": round(entry.share, 6),
+                "certainty": round(entry.certainty, 6),
+                "best": entry.best,
+                "runner_up": entry.runner_up,
+                "runner_up_share": round(entry.runner_up_share, 6),
+                "mixed": entry.mixed,
+                "suggested_name": entry.suggested_name,
+            }
+            for entry in (labeled.labels if labeled else [])
         ],
         "checks": [
             {
@@ -75,6 +92,13 @@ def collect(
         "elasticsearch": {"url": _url(client), "version": server_version(client), "embedded": embedded},
         "seconds": _by_asset(report),
     }
+
+
+def _suggested(labeled: LabeledSegments | None, segment: str) -> list[str]:
+    """What the clusters without a name might be called, the largest first; nothing for a segment that has one."""
+    if labeled is None or segment != OTHER:
+        return []
+    return [entry.suggested_name for entry in labeled.labels if entry.segment == OTHER and entry.suggested_name]
 
 
 def _by_asset(report: RunReport) -> dict[str, float]:
@@ -103,6 +127,8 @@ def show(result: dict[str, Any]) -> None:
     """Tables of segments and checks, and where the result is."""
     if result["segments"]:
         out.print(segments_table(result))
+        for text in _remarks(result):
+            out.print(escape(text), soft_wrap=True)
     if result["set_aside"]:
         reasons = ", ".join(
             f"{reason} {n:,}" for reason, n in sorted(result["set_aside"].items(), key=lambda item: -item[1])
@@ -120,6 +146,22 @@ def show(result: dict[str, Any]) -> None:
             f"at {where['url']}",
             soft_wrap=True,
         )
+
+
+def _remarks(result: dict[str, Any]) -> list[str]:
+    """What a person should know of the clusters behind the segments."""
+    remarks = [
+        f"Cluster {entry['cluster']} ({entry['segment']}) is mixed: {entry['best']} in {entry['share']:.0%} of its "
+        f"{entry['sessions']:,} sessions, {entry['runner_up']} in {entry['runner_up_share']:.0%}."
+        for entry in result["clusters"]
+        if entry["mixed"]
+    ]
+    names = [name for row in result["segments"] for name in row["suggested_names"]]
+    if names:
+        remarks.append(
+            f"What is in {OTHER} might be called: {'; '.join(names)}. To draft names: segments taxonomy suggest"
+        )
+    return remarks
 
 
 def show_failure(result: dict[str, Any]) -> None:

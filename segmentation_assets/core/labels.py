@@ -1,31 +1,52 @@
 """Names for clusters, and the segment of every session and user.
 
-What belongs here: the taxonomy, how a cluster is matched with it, and the evidence. What does not: finding the
-clusters.
+What belongs here: how a cluster is named by a taxonomy, and the evidence. What does not: the taxonomy itself
+(taxonomy), its keywords in queries (matching), words for what it does not know (names), finding the clusters.
 """
 
-import re
 from collections import defaultdict
-from dataclasses import dataclass
-from importlib import resources
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from segmentation_assets.core.model import ClusterModel, StaleInputError, top_terms
+from segmentation_assets.core.churn import Churn
+from segmentation_assets.core.matching import KeywordMatcher, word_frequencies
+from segmentation_assets.core.model import ClusterModel, StaleInputError, fingerprint, top_terms
+from segmentation_assets.core.names import contrastive_terms, suggested_names, typical_queries
 from segmentation_assets.core.sessions import Intake, Sessions
 from segmentation_assets.core.settings import LabelSettings
+from segmentation_assets.core.taxonomy import (
+    OTHER,
+    SegmentEntry,
+    Taxonomy,
+    TaxonomyError,
+    parse_taxonomy,
+    shipped_taxonomy,
+    words,
+)
 from segmentation_assets.core.vectorize import TfidfMatrix
-from segmentation_assets.errors import SegmentsError
 
-OTHER = "other"
-"""The segment of whatever no name fits: an unnamed cluster, or a query in no cluster."""
+__all__ = [
+    "ASSIGNMENT_SCHEMA",
+    "OTHER",
+    "ClusterLabel",
+    "KeywordMatcher",
+    "LabeledSegments",
+    "SegmentEntry",
+    "StaleModelError",
+    "Taxonomy",
+    "TaxonomyError",
+    "dominant_segments",
+    "label",
+    "parse_taxonomy",
+    "shipped_taxonomy",
+    "summarize",
+    "words",
+]
 
 TOP_TERMS = 10
 SAMPLE_QUERIES = 5
@@ -43,124 +64,6 @@ ASSIGNMENT_SCHEMA = pa.schema(
 )
 
 
-class TaxonomyError(SegmentsError):
-    """The taxonomy cannot be used as it is."""
-
-
-class SegmentEntry(BaseModel):
-    """One segment of a taxonomy."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    description: str = ""
-    keywords: list[str] = Field(min_length=1)
-
-    @field_validator("keywords", mode="before")
-    @classmethod
-    def _texts(cls, value: Any) -> Any:
-        # YAML reads `on` as true and 4070 as a number: take the digits, refuse the rest by name.
-        return (
-            [str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value]
-            if isinstance(value, list)
-            else value
-        )
-
-    @field_validator("keywords")
-    @classmethod
-    def _has_words(cls, value: list[str]) -> list[str]:
-        for keyword in value:
-            if not words(keyword):
-                raise ValueError(f"keyword {keyword!r} holds no word")
-        return value
-
-
-class Taxonomy(BaseModel):
-    """Which words speak for which segment."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    version: int = 1
-    segments: dict[str, SegmentEntry] = Field(min_length=1)
-
-    @field_validator("segments")
-    @classmethod
-    def _names(cls, value: dict[str, SegmentEntry]) -> dict[str, SegmentEntry]:
-        for name in value:
-            if not re.fullmatch(r"[a-z0-9_]{1,64}", name) or name == OTHER:
-                raise ValueError(
-                    f"segment name {name!r}: use lower case letters, digits and underscores, and not {OTHER!r}"
-                )
-        return value
-
-
-def parse_taxonomy(text: str, where: str) -> Taxonomy:
-    """Read a taxonomy from YAML text.
-
-    Args:
-        text: the YAML.
-        where: what to call it in an error.
-
-    Raises:
-        TaxonomyError: not YAML, or not a taxonomy; names each entry that is wrong.
-    """
-    cure = "See segmentation_assets/core/taxonomy.yaml for the shipped one with its explanation."
-    try:
-        return Taxonomy.model_validate(yaml.safe_load(text))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()[:5])
-        raise TaxonomyError(f"The taxonomy {where} cannot be used: {problems}.", cure) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
-        raise TaxonomyError(
-            f"The taxonomy {where} is not valid YAML: {' '.join(str(error).split())[:300]}.", cure
-        ) from None
-
-
-def shipped_taxonomy() -> Taxonomy:
-    """The taxonomy that comes with the package."""
-    return parse_taxonomy(
-        resources.files("segmentation_assets.core").joinpath("taxonomy.yaml").read_text("utf-8"), "taxonomy.yaml"
-    )
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Lower-case words with regular English plurals folded, so that 'Dresses' and 'dress' are one."""
-    return tuple(_singular(word) for word in re.findall(r"\w+", text.lower()))
-
-
-def _singular(word: str) -> str:
-    """One form for a regular plural and its singular; it need not be a word ('hoodies', 'hoodie': both 'hoody')."""
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        word = word[:-1]
-    if len(word) > 3 and word.endswith("ie"):
-        return word[:-2] + "y"
-    if len(word) > 3 and word.endswith(("sse", "che", "she", "xe", "ze")):
-        return word[:-1]
-    return word
-
-
-class KeywordMatcher:
-    """Finds the keywords of a taxonomy in queries.
-
-    Args:
-        taxonomy: the segments and their keywords.
-    """
-
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        # first word -> the keywords that start with it
-        self._by_first: dict[str, list[tuple[tuple[str, ...], str, str]]] = defaultdict(list)
-        for segment, entry in taxonomy.segments.items():
-            for keyword in entry.keywords:
-                self._by_first[words(keyword)[0]].append((words(keyword), segment, keyword))
-
-    def find(self, query: str) -> set[tuple[str, str]]:
-        """The (segment, keyword) pairs that occur in a query."""
-        text = words(query)
-        return {
-            (segment, keyword)
-            for i, word in enumerate(text)
-            for key, segment, keyword in self._by_first.get(word, ())
-            if text[i : i + len(key)] == key
-        }
-
-
 @dataclass(frozen=True)
 class ClusterLabel:
     """Why a cluster is called what it is called.
@@ -170,12 +73,23 @@ class ClusterLabel:
         segment: the name, ``other`` when no segment reaches ``labels.min_share``.
         sessions: sessions in the cluster.
         users: users with at least one session in it.
-        share: share of the sessions of this cluster that hold a keyword of the best segment (0 when none does).
-        evidence: keyword to the share of the cluster's sessions that hold it, for the best segment, largest first.
+        share: share of the sessions of this cluster that hold a keyword of the best segment (0 when none does). A
+            session counts as much as its surest match is sure (``matching.CERTAINTY``): a keyword as it stands 1, a
+            misspelt one less.
+        evidence: keyword to its share of the cluster's sessions, counted likewise, for the best segment, largest first.
         runner_up: the second best segment; None when no other has a match.
         runner_up_share: its share.
         top_terms: the heaviest terms of the cluster's mean TF-IDF row, with their weight.
-        sample_queries: frequent queries of the cluster, nearest to its centre first among equals.
+        sample_queries: typical queries of the cluster, near its middle and frequent (``names.typical_queries``).
+        best: the best segment, also where its share is too small for a name; None when none has a match.
+        certainty: how sure the name is, 0..1: ``share``, times its part of ``share`` + ``runner_up_share``. So 1 when
+            every session holds a keyword of this segment as it stands and none of another; half of that when another
+            segment has as good a claim; 0 for ``other``, which is no name.
+        mixed: whether best and runner-up both reach ``labels.mixed_share``: the cluster holds two kinds of searches,
+            or one kind that two segments lay claim to.
+        suggested_name: a readable name from the cluster's own words (``names.suggested_names``), for people who meet
+            an ``other``; nothing is published under it. Empty for a cluster without a known term.
+        contrastive: the terms that set the cluster apart from the others, with their weight, heaviest first.
     """
 
     cluster: int
@@ -188,6 +102,18 @@ class ClusterLabel:
     runner_up_share: float
     top_terms: dict[str, float]
     sample_queries: list[str]
+    best: str | None = None
+    certainty: float = 0.0
+    mixed: bool = False
+    suggested_name: str = ""
+    contrastive: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mix(self) -> str:
+        """The two segments of a mixed cluster with their shares, largest first; empty for another cluster."""
+        if not self.mixed or self.runner_up is None:
+            return ""
+        return f"{self.best} ({self.share:.0%}), {self.runner_up} ({self.runner_up_share:.0%})"
 
 
 @dataclass(frozen=True)
@@ -200,6 +126,7 @@ class LabeledSegments:
         model_version: the model that made the clusters.
         unclustered: sessions in no cluster (their segment is ``other``).
         intake: the account of the sessions, carried along for the publish guard.
+        churn: which users change segment by it, carried along likewise; None where nobody measured.
     """
 
     table: pa.Table
@@ -207,6 +134,7 @@ class LabeledSegments:
     model_version: str
     unclustered: int
     intake: Intake
+    churn: Churn | None = None
 
 
 class StaleModelError(StaleInputError):
@@ -224,8 +152,7 @@ def label(
     if (
         len(tfidf.query_of_session) != len(sessions)
         or len(model.labels) != len(tfidf.queries)
-        or not model.terms.equals(tfidf.terms)
-        or not np.array_equal(model.idf, tfidf.idf)
+        or not _assigned(model, tfidf)
         or not sessions.table["search_query"].combine_chunks().equals(tfidf.queries.take(tfidf.query_of_session))
     ):
         raise StaleModelError(
@@ -252,6 +179,13 @@ def label(
     return LabeledSegments(table, labels, model.version, int((cluster < 0).sum()), sessions.intake)
 
 
+def _assigned(model: ClusterModel, tfidf: TfidfMatrix) -> bool:
+    """Whether the model's labels are of these queries: it was applied to them, or fitted on them."""
+    if model.applied_to:
+        return model.applied_to == fingerprint(tfidf)
+    return bool(model.terms.equals(tfidf.terms)) and np.array_equal(model.idf, tfidf.idf)
+
+
 def _name_clusters(
     sessions: Sessions,
     tfidf: TfidfMatrix,
@@ -260,46 +194,63 @@ def _name_clusters(
     settings: LabelSettings,
     cluster: NDArray[np.int32],
 ) -> list[ClusterLabel]:
-    queries = tfidf.queries.to_pylist()
-    matcher = KeywordMatcher(taxonomy)
-    found = [matcher.find(query) for query in queries]
+    by_segment, by_keyword = _keyword_sessions(tfidf, model.labels, taxonomy)
     users = _users_per_cluster(sessions, cluster)
+    samples = typical_queries(tfidf, model.labels, SAMPLE_QUERIES)
+    suggested = suggested_names(tfidf, model.labels)
+    contrast = contrastive_terms(tfidf, model.labels, TOP_TERMS)
     labels = []
     for cluster_id in model.cluster_ids.tolist():
-        members = np.flatnonzero(model.labels == cluster_id)
-        counts = tfidf.counts[members]
-        total = int(counts.sum())
-        by_segment: dict[str, int] = defaultdict(int)
-        by_keyword: dict[tuple[str, str], int] = defaultdict(int)
-        for row, count in zip(members.tolist(), counts.tolist(), strict=True):
-            for segment in {pair[0] for pair in found[row]}:
-                by_segment[segment] += count
-            for pair in found[row]:
-                by_keyword[pair] += count
+        total = int(tfidf.counts[model.labels == cluster_id].sum())
+        held = by_segment[cluster_id]
         # equal shares: the one that stands first in the taxonomy
-        ranked = sorted((name for name in taxonomy.segments if name in by_segment), key=lambda name: -by_segment[name])
-        best = ranked[0] if ranked else None
-        share = by_segment[best] / total if best else 0.0
+        ranked = sorted((name for name in taxonomy.segments if name in held), key=lambda name: -held[name])
+        best, runner_up = (*ranked, None, None)[:2]
+        share = held[best] / total if best else 0.0
+        runner_up_share = held[runner_up] / total if runner_up else 0.0
+        named = best is not None and share >= settings.min_share
         keywords = sorted(
-            ((n, keyword) for (segment, keyword), n in by_keyword.items() if segment == best),
+            ((n, keyword) for (segment, keyword), n in by_keyword[cluster_id].items() if segment == best),
             key=lambda x: (-x[0], x[1]),
         )
-        typical = np.lexsort((members, -model.confidence[members], -counts))[:SAMPLE_QUERIES]
         labels.append(
             ClusterLabel(
                 cluster=cluster_id,
-                segment=best if best and share >= settings.min_share else OTHER,
+                segment=best if best and named else OTHER,
                 sessions=total,
                 users=users.get(cluster_id, 0),
                 share=share,
                 evidence={keyword: n / total for n, keyword in keywords[:TOP_TERMS]},
-                runner_up=ranked[1] if len(ranked) > 1 else None,
-                runner_up_share=by_segment[ranked[1]] / total if len(ranked) > 1 else 0.0,
+                runner_up=runner_up,
+                runner_up_share=runner_up_share,
                 top_terms=top_terms(tfidf, model, cluster_id, TOP_TERMS),
-                sample_queries=[queries[members[i]] for i in typical],
+                sample_queries=samples.get(cluster_id, []),
+                best=best,
+                certainty=share * share / (share + runner_up_share) if named else 0.0,
+                mixed=runner_up is not None and min(share, runner_up_share) >= settings.mixed_share,
+                suggested_name=suggested.get(cluster_id, ""),
+                contrastive=contrast.get(cluster_id, {}),
             )
         )
     return sorted(labels, key=lambda entry: (-entry.sessions, entry.cluster))
+
+
+def _keyword_sessions(
+    tfidf: TfidfMatrix, labels: NDArray[np.int32], taxonomy: Taxonomy
+) -> tuple[dict[int, dict[str, float]], dict[int, dict[tuple[str, str], float]]]:
+    """For each cluster the sessions that speak for each segment, and for each (segment, keyword), by certainty."""
+    queries, counts = tfidf.queries.to_pylist(), tfidf.counts.tolist()
+    matcher = KeywordMatcher(taxonomy, word_frequencies(queries, counts))
+    by_segment: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    by_keyword: dict[int, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
+    for query, count, cluster in zip(queries, counts, labels.tolist(), strict=True):
+        surest: dict[str, float] = {}
+        for key, match in matcher.find(query).items():
+            by_keyword[cluster][key] += count * match.certainty
+            surest[match.segment] = max(match.certainty, surest.get(match.segment, 0.0))
+        for segment, certainty in surest.items():
+            by_segment[cluster][segment] += count * certainty
+    return by_segment, by_keyword
 
 
 def _users_per_cluster(sessions: Sessions, cluster: NDArray[np.int32]) -> dict[int, int]:

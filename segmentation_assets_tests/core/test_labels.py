@@ -1,4 +1,4 @@
-"""Names for clusters: the taxonomy, its keywords in queries, the evidence, and the segment of each session and user."""
+"""Names for clusters: the taxonomy, the evidence, how sure it is, and the segment of each session and user."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,7 @@ from segmentation_assets.core.labels import (
     summarize,
     words,
 )
+from segmentation_assets.core.matching import CERTAINTY
 from segmentation_assets.core.model import ClusterModel, fit
 from segmentation_assets.core.sessions import Intake, SessionBuilder, Sessions
 from segmentation_assets.core.settings import ClusterSettings, LabelSettings, VectorSettings
@@ -55,7 +56,7 @@ def prepared(*by_user: list[str], k: int = 2) -> tuple[Sessions, TfidfMatrix, Cl
             )
     sessions = builder.finish()
     tfidf = vectorize(sessions.table["search_query"], VectorSettings())
-    return sessions, tfidf, fit(tfidf, sessions.user_numbers(), ClusterSettings(k=k))
+    return sessions, tfidf, fit(tfidf, sessions.user_numbers(), ClusterSettings(method="lsa", k=k))
 
 
 def labeled(*by_user: list[str], k: int = 2, **chosen: float) -> LabeledSegments:
@@ -119,86 +120,6 @@ def test_a_taxonomy_that_cannot_be_used_is_an_error_that_names_the_file_and_the_
     with pytest.raises(TaxonomyError, match=says) as raised:
         parse_taxonomy(text, "my-taxonomy.yaml")
     assert "my-taxonomy.yaml" in str(raised.value)
-
-
-def test_numbers_are_keywords_too() -> None:
-    taxonomy = parse_taxonomy("segments: {a: {keywords: [4070, rtx 4080]}}", "t")
-    assert KeywordMatcher(taxonomy).find("rtx 4070") == {("a", "4070")}
-
-
-# --- words and keywords
-
-
-@pytest.mark.parametrize(
-    ("one", "many"),
-    [
-        ("dress", "dresses"), ("watch", "watches"), ("box", "boxes"), ("brush", "brushes"), ("battery", "batteries"),
-        ("hoodie", "hoodies"), ("movie", "movies"), ("tie", "ties"), ("size", "sizes"), ("headache", "headaches"),
-        ("shoe", "shoes"), ("blouse", "blouses"), ("toy", "toys"), ("keyboard", "KEYBOARDS"), ("phone", "phones"),
-        ("necklace", "necklaces"), ("t-shirt", "T-Shirts"), ("oferta", "ofertas"), ("axe", "axes"),
-    ],
-)  # fmt: skip
-def test_a_regular_plural_is_the_same_word(one: str, many: str) -> None:
-    assert words(one) == words(many)
-
-
-@pytest.mark.parametrize(
-    ("one", "another"),
-    [
-        ("bus", "bu"),
-        ("glass", "glas"),
-        ("tennis", "tenni"),
-        ("gas", "ga"),
-        ("tie", "ty"),
-        ("ps4", "ps5"),
-        ("cap", "cape"),
-    ],
-)
-def test_what_only_looks_like_a_plural_stays(one: str, another: str) -> None:
-    assert words(one) != words(another)
-
-
-def test_words_are_whole_lower_case_and_free_of_punctuation() -> None:
-    assert words("  T-Shirt, ROT/blau! ") == ("t", "shirt", "rot", "blau")
-    assert words("!!") == ()
-
-
-@given(st.text(max_size=30))
-def test_case_and_white_space_around_do_not_matter(text: str) -> None:
-    assert words(f"  {text.lower()}\n") == words(text.lower())
-
-
-def test_a_keyword_matches_whole_words_only() -> None:
-    find = KeywordMatcher(TAXONOMY).find
-    assert find("laptop") == {("tech", "laptop")}
-    assert find("laptopbag dressing") == set()
-
-
-def test_a_keyword_of_several_words_matches_only_where_they_stand_together_in_order() -> None:
-    find = KeywordMatcher(TAXONOMY).find
-    assert find("brown leather handbags cheap") == {("fashion", "leather handbag"), ("bargain", "cheap")}
-    assert find("leather brown handbag") == set()
-    assert find("handbag leather") == set()
-    assert find("real leather") == set()
-
-
-def test_one_query_may_speak_for_several_segments() -> None:
-    assert KeywordMatcher(TAXONOMY).find("dress sale") == {("fashion", "dress"), ("bargain", "dress sale")}
-
-
-@given(
-    st.lists(
-        st.sampled_from(["dress", "shoe", "leather", "handbag", "laptop", "4070", "cheap", "sale", "x"]), max_size=7
-    )
-)
-def test_finding_is_what_looking_for_every_keyword_in_every_place_gives(text: list[str]) -> None:
-    expected = {
-        (segment, keyword)
-        for segment, entry in TAXONOMY.segments.items()
-        for keyword in entry.keywords
-        if f" {keyword} " in f" {' '.join(text)} "
-    }
-    assert KeywordMatcher(TAXONOMY).find(" ".join(text)) == expected
 
 
 # --- labels
@@ -309,6 +230,69 @@ def test_a_model_that_was_not_made_from_the_vectors_is_refused(what: str) -> Non
     _, _, model = prepared(*STALE[what])
     with pytest.raises(StaleModelError, match="one run"):
         label(sessions, tfidf, model, TAXONOMY, LabelSettings())
+
+
+# --- how sure, mixed, suggested
+
+
+def test_certainty_is_the_share_times_its_lead_over_the_runner_up() -> None:
+    fashion = entry_of(labeled(FASHION, TECH), "red dress")
+    assert (fashion.share, fashion.runner_up_share) == (pytest.approx(4 / 5), pytest.approx(1 / 5))
+    assert fashion.certainty == pytest.approx(4 / 5 * (4 / 5) / (4 / 5 + 1 / 5))
+
+
+def test_a_name_without_a_doubt_has_certainty_1_and_other_has_none() -> None:
+    sure = labeled(["red dress", "dress", "dresses"], ["sofa", "sofa bed"])
+    assert entry_of(sure, "red dress").certainty == 1
+    assert (entry_of(sure, "sofa").segment, entry_of(sure, "sofa").certainty) == (OTHER, 0)
+
+
+def test_a_guessed_keyword_counts_as_much_as_it_is_sure() -> None:
+    found = labeled(["laptopstand", "laptopstand", "red", "red laptopstand"], ["dress"] * 3)
+    entry = entry_of(found, "laptopstand")
+    assert entry.share == pytest.approx(3 / 4 * CERTAINTY["compound"])
+    assert entry.evidence == {"laptop": pytest.approx(3 / 4 * CERTAINTY["compound"])}
+    assert entry.segment == "tech"
+
+
+def test_misspellings_name_a_cluster_where_the_keyword_is_frequent() -> None:
+    found = labeled(["red lapotp", "red lapotp", "red laptoop"], ["laptop"] * 40)
+    assert entry_of(found, "red lapotp").segment == "tech"
+
+
+HALF = ["red dress", "red dress", "red laptop", "red laptop", "red hat"]
+
+
+def test_a_cluster_of_two_segments_is_mixed_and_says_which() -> None:
+    entry = entry_of(labeled(HALF, ["sofa", "sofa"]), "red dress")
+    assert entry.mixed
+    assert (entry.best, entry.runner_up, entry.mix) == ("fashion", "tech", "fashion (40%), tech (40%)")
+    assert entry.certainty == pytest.approx(0.4 * 0.5)
+
+
+@pytest.mark.parametrize(("mixed_share", "mixed"), [(0.4, True), (0.41, False)])
+def test_both_segments_of_a_mix_reach_the_configured_share(mixed_share: float, mixed: bool) -> None:
+    entry = entry_of(labeled(HALF, ["sofa", "sofa"], mixed_share=mixed_share), "red dress")
+    assert (entry.mixed, bool(entry.mix)) == (mixed, mixed)
+
+
+def test_a_mix_that_has_no_name_is_reported_with_the_two_it_might_have() -> None:
+    entry = entry_of(labeled(HALF, ["sofa", "sofa"], min_share=0.5), "red dress")
+    assert (entry.segment, entry.mixed, entry.mix) == (OTHER, True, "fashion (40%), tech (40%)")
+
+
+def test_one_segment_is_no_mix_even_at_no_share_at_all() -> None:
+    entry = entry_of(labeled(["red dress", "dress"], ["sofa", "sofa"], mixed_share=0), "red dress")
+    assert (entry.mixed, entry.mix) == (False, "")
+
+
+def test_a_cluster_that_is_other_has_a_readable_name_beside_it() -> None:
+    found = labeled(["yoga mat", "yoga mat", "dumbbells", "dumbbells"], ["laptop"] * 3)
+    entry = entry_of(found, "yoga mat")
+    assert entry.segment == OTHER
+    assert set(entry.suggested_name.split(", ")) == {"yoga mat", "dumbbells"}
+    assert set(entry.contrastive) == {"yoga", "mat", "dumbbells"}
+    assert found.table.filter(pa.compute.equal(found.table["search_query"], "yoga mat"))["segment"][0].as_py() == OTHER
 
 
 # --- users
