@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from segmentation_assets.core.churn import Churn
 from segmentation_assets.core.matching import KeywordMatcher, word_frequencies
+from segmentation_assets.core.meaning import learn_meanings
 from segmentation_assets.core.model import ClusterModel, StaleInputError, fingerprint, top_terms
 from segmentation_assets.core.names import contrastive_terms, suggested_names, typical_queries
 from segmentation_assets.core.sessions import Intake, Sessions
@@ -194,7 +195,7 @@ def _name_clusters(
     settings: LabelSettings,
     cluster: NDArray[np.int32],
 ) -> list[ClusterLabel]:
-    by_segment, by_keyword = _keyword_sessions(tfidf, model.labels, taxonomy)
+    by_segment, by_keyword = _keyword_sessions(tfidf, model.labels, taxonomy, settings.meaning)
     users = _users_per_cluster(sessions, cluster)
     samples = typical_queries(tfidf, model.labels, SAMPLE_QUERIES)
     suggested = suggested_names(tfidf, model.labels)
@@ -236,11 +237,14 @@ def _name_clusters(
 
 
 def _keyword_sessions(
-    tfidf: TfidfMatrix, labels: NDArray[np.int32], taxonomy: Taxonomy
+    tfidf: TfidfMatrix, labels: NDArray[np.int32], taxonomy: Taxonomy, meaning: float | None
 ) -> tuple[dict[int, dict[str, float]], dict[int, dict[tuple[str, str], float]]]:
     """For each cluster the sessions that speak for each segment, and for each (segment, keyword), by certainty."""
     queries, counts = tfidf.queries.to_pylist(), tfidf.counts.tolist()
-    matcher = KeywordMatcher(taxonomy, word_frequencies(queries, counts))
+    frequencies = word_frequencies(queries, counts)
+    matcher = KeywordMatcher(taxonomy, frequencies)
+    if meaning is not None:
+        learn_meanings(matcher, frequencies, meaning)
     by_segment: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     by_keyword: dict[int, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
     for query, count, cluster in zip(queries, counts, labels.tolist(), strict=True):

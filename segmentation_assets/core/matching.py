@@ -15,14 +15,15 @@ from typing import Literal, NamedTuple
 
 from segmentation_assets.core.taxonomy import WORD, Taxonomy, fold, unaccented
 
-Kind = Literal["exact", "plural", "apart", "compound", "typo"]
+Kind = Literal["exact", "plural", "apart", "compound", "typo", "meaning"]
 
-CERTAINTY: dict[Kind, float] = {"exact": 1.0, "plural": 1.0, "apart": 0.9, "compound": 0.8, "typo": 0.7}
+CERTAINTY: dict[Kind, float] = {"exact": 1.0, "plural": 1.0, "apart": 0.9, "compound": 0.8, "typo": 0.7, "meaning": 0.4}
 """How sure a match of each kind is, 0..1: no measured probabilities, but an order, and a weight in a cluster's share.
 
 exact: the word itself, in any case, with or without accents. plural: it differs by a regular plural only. apart: a
 keyword typed in two words, or one of several words typed in one ('hand bag', 'memorycard'). compound: the keyword is
-the first or last part of a longer word ('laptopstand'). typo: one letter wrong (two in a long word).
+the first or last part of a longer word ('laptopstand'). typo: one letter wrong (two in a long word). meaning: another
+word that means nearly the same (``core.meaning``).
 """
 
 PART = 5
@@ -120,6 +121,17 @@ class KeywordMatcher:
             if len(word) >= TYPO_1 and word.isalpha():
                 self._by_ends[word[0], word[-1]].append(word)
         self._readings: dict[str, _Reading] = {}
+        self._meanings: dict[str, str] = {}
+
+    @property
+    def single_words(self) -> set[str]:
+        """The keywords of one word, folded."""
+        return set(self._single)
+
+    def learn(self, meanings: Mapping[str, str]) -> None:
+        """Take words (folded) for keywords of one word that mean the same, where nothing else explains them."""
+        self._meanings.update(meanings)
+        self._readings.clear()
 
     def find(self, query: str) -> dict[tuple[str, str], Match]:
         """(segment, keyword) to the surest match of each keyword that a query holds."""
@@ -158,7 +170,9 @@ class KeywordMatcher:
             return ()
         if meant := self._misspelt(word):  # before compounds: 'hedaphones' is no kind of phone
             return ((meant, "typo"),)
-        return tuple((part, "compound") for part in self._parts(word))
+        if parts := self._parts(word):
+            return tuple((part, "compound") for part in parts)
+        return ((self._meanings[word], "meaning"),) if word in self._meanings else ()
 
     def _parts(self, word: str) -> list[str]:
         """Keywords of one word that a longer word starts or ends with."""

@@ -127,6 +127,11 @@ class LabelSettings(_Section):
     min_share: Share = Field(
         0.35, description="Share of a cluster's sessions that must hold a keyword of the segment it is named by."
     )
+    meaning: Share | None = Field(
+        None,
+        description="With the extra [embeddings]: a word also counts, a little, for a keyword that it means nearly the "
+        "same as, where the cosine of their vectors is at least this; 0.65 is a start. Null: it does not.",
+    )
     mixed_share: Share = Field(
         0.2, description="A cluster is reported as mixed when the two best segments both have this share of it."
     )
