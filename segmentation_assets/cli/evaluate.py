@@ -147,7 +147,7 @@ def evaluate(
     files = {str(path): read_labelled(path) for path in paths}  # every mistake is said before anything is measured
     levels: list[int | None] = [None, *(QUERIES_PER_USER if users else ())]
     if not methods and (absent := [name for name in METHODS if name not in available()]):
-        say(f"{', '.join(absent)} left out: not installed ({', '.join(missing())} missing). {CURE}")
+        say(f"{', '.join(absent)} is left out: {', '.join(missing())} not installed. {CURE}")
     tasks = plan(files, methods, levels, k=k, seeds=seeds)
     with counting("evaluating") as progress:
         rows = measure_all(tasks, required={*methods, default_method()}, on_progress=progress)

@@ -375,7 +375,7 @@ UNKNOWN = {
     ("run", "--sideways"): "--sideways",
     ("run", "--k", "many"): "a number from 2 on, or 'auto'",
     ("run", "--k", "1"): "a number from 2 on, or 'auto'",
-    ("run", "--method", "magic"): "one of lsa, spherical, kmeans",
+    ("run", "--method", "magic"): "one of consensus, embeddings",
     ("demo", "--sessions", "0"): "--sessions",
     ("fly",): "fly",
     ("import",): "Missing argument",

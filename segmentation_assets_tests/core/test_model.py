@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from segmentation_assets.core.clustering import METHODS
+from segmentation_assets.core.clustering import METHODS, available
 from segmentation_assets.core.model import (
     MATCH_SHARE,
     ClusterModel,
@@ -24,6 +24,11 @@ from segmentation_assets.core.model import (
 )
 from segmentation_assets.core.settings import ClusterSettings, VectorSettings
 from segmentation_assets.core.vectorize import TfidfMatrix, vectorize
+
+BY_METHOD = [
+    pytest.param(name, marks=pytest.mark.skipif(name not in available(), reason="its extra is not installed"))
+    for name in METHODS
+]
 
 TASTES = {
     "tech": [
@@ -66,7 +71,7 @@ def fitted(pairs: Pairs, previous: ClusterModel | None = None, **chosen: object)
         return fit(tfidf, users, ClusterSettings(**{"k": 3, **chosen}), previous)
 
 
-@pytest.fixture(params=METHODS, ids=str)
+@pytest.fixture(params=BY_METHOD)
 def method(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -120,7 +125,7 @@ small_logs = st.lists(
 
 @given(small_logs, st.integers(2, 4), st.integers(0, 9))
 @settings(deadline=None, max_examples=25)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BY_METHOD)
 def test_any_log_gives_a_model_that_adds_up_and_repeats_itself_or_one_clear_error(
     method: str, pairs: Pairs, k: int, seed: int
 ) -> None:

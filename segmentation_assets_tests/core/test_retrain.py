@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from segmentation_assets.core.clustering import METHODS
+from segmentation_assets.core.clustering import METHODS, available
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.labels import LabeledSegments, StaleModelError, Taxonomy, label, shipped_taxonomy
 from segmentation_assets.core.model import ClusterModel, fingerprint, fit
@@ -21,6 +21,11 @@ from segmentation_assets.core.retrain import made_with, reapply, retrain, told, 
 from segmentation_assets.core.sessions import Intake, SessionBuilder, Sessions
 from segmentation_assets.core.settings import ClusterSettings, LabelSettings, VectorSettings
 from segmentation_assets.core.vectorize import TfidfMatrix, vectorize
+
+BY_METHOD = [
+    pytest.param(name, marks=pytest.mark.skipif(name not in available(), reason="its extra is not installed"))
+    for name in METHODS
+]
 
 END = datetime(2026, 11, 1, tzinfo=UTC)
 PLAIN = VectorSettings(text="plain")
@@ -91,7 +96,7 @@ def test_a_first_model_is_taken() -> None:
     assert (model.decision.kept, model.decision.reason, model.decision.gain) == (False, "first model", None)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BY_METHOD)
 def test_the_same_sessions_again_keep_the_model_to_the_last_bit(method: str) -> None:
     first = trained(shop(SHOP), method=method)
     again = trained(shop(SHOP), first, method=method)
@@ -395,11 +400,11 @@ def test_same_segments_in_another_process_order_and_number_of_threads() -> None:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment = {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONHASHSEED": str(order)}
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(order), *METHODS],
+            [sys.executable, "-c", PROGRAM, str(order), *available()],
             env=environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
         return done.stdout.splitlines()
 
     one, two = run(1, 1), run(2, 2)
-    assert len(one) == len(METHODS)
+    assert len(one) == len(available())
     assert one == two

@@ -26,7 +26,7 @@ def test_an_empty_file_is_the_defaults(text: str, tmp_path: Path) -> None:
 
 def test_what_the_file_says_holds_and_the_rest_stays(tmp_path: Path) -> None:
     chosen = load_settings(written(tmp_path, "clusters: {k: auto, seed: 7}\nsessions: {start: 2024-01-31}\n"))
-    assert (chosen.clusters.k, chosen.clusters.seed, chosen.clusters.method) == ("auto", 7, "lsa")
+    assert (chosen.clusters.k, chosen.clusters.seed, chosen.clusters.method) == ("auto", 7, "consensus")
     assert chosen.sessions.start.isoformat() == "2024-01-31T00:00:00+00:00"
     assert chosen.publish == Settings().publish
 
