@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from segmentation_assets.core.clustering import METHODS
+from segmentation_assets.core.clustering import available
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.labels import label, shipped_taxonomy
 from segmentation_assets.core.model import fit
@@ -44,7 +44,7 @@ def main() -> None:
         taste_of = dict(zip(truth["session_id"].to_pylist(), truth["taste"].to_pylist(), strict=True))
         tastes = [taste_of[session] for session in sessions.table["session_id"].to_pylist()]
         meant = np.array([SEGMENT_OF_TASTE.get(taste, "other") for taste in tastes])
-        for method in METHODS:
+        for method in available():
             rows = [_measure(sessions, method, s) for s in range(options.seeds)]
             nmi = np.mean([normalized_mutual_info_score(tastes, r[0]) for r in rows])
             ari = np.mean([adjusted_rand_score(tastes, r[0]) for r in rows])
@@ -58,7 +58,7 @@ def main() -> None:
         for record in read_file(path):
             builder.add(record.session_id, record.document)
         sessions = builder.finish()
-        for method in METHODS:
+        for method in available():
             rows = [_measure(sessions, method, s) for s in range(options.seeds)]
             largest, smallest, seconds = (np.mean([r[i] for r in rows]) for i in (2, 4, 3))
             name = path.rsplit("/", 1)[-1]

@@ -30,7 +30,7 @@ from segmentation_assets.cli.evaluate import (
     plan,
     read_labelled,
 )
-from segmentation_assets.core.clustering import METHODS
+from segmentation_assets.core.clustering import available
 from segmentation_assets.core.evaluation import (
     Case,
     LabelledTexts,
@@ -133,7 +133,7 @@ def _generated(n: int, seeds: int) -> list[dict[str, object]]:
     documents = joined(case)
     count = np.bincount(case.users)
     rows: list[dict[str, object]] = []
-    for method in [*METHODS, JOINED]:
+    for method in [*available(), JOINED]:
         print(f"generated: {method}", file=sys.stderr)
         right, seconds = np.zeros((seeds, len(ids)), dtype=bool), []
         where = documents if method == JOINED else case

@@ -7,8 +7,14 @@ import pyarrow as pa
 import pytest
 
 from segmentation_assets.core.clustering.consensus import best, partitions, settle
-from segmentation_assets.core.clustering.embeddings import BY_MEANING, Meanings, by_meaning, settle_by_meaning
-from segmentation_assets.core.encoder import missing
+from segmentation_assets.core.clustering.embeddings import (
+    BY_MEANING,
+    Meanings,
+    _nearness,
+    by_meaning,
+    settle_by_meaning,
+)
+from segmentation_assets.core.encoder import DIMENSIONS, missing
 from segmentation_assets.core.evaluation import (
     LabelledTexts,
     agreement,
@@ -109,14 +115,12 @@ def test_in_the_last_rounds_meaning_draws_a_misplaced_query_to_its_like() -> Non
     assert together.tolist() == truth.tolist()
 
 
-def test_one_vector_for_all_queries_of_a_cluster_does_no_harm() -> None:
-    corpus = corpus_of(["red shoes", "RED  shoes", "Laptop", "laptop"])
-    meanings = Meanings.of(corpus, 1)
-    labels = (corpus.searched * 0).astype(np.int32)
-    labels[:2] = 1
-    mixture = settle_by_meaning(corpus, meanings, labels, 2)
-    assert np.isfinite(mixture.log_terms).all()
-    assert np.isfinite(mixture.log_sizes).all()
+def test_a_cluster_of_one_vector_searched_for_without_end_is_not_infinitely_sure() -> None:
+    vectors = np.full((2, DIMENSIONS), DIMENSIONS**-0.5)
+    with np.errstate(all="raise"):
+        near = _nearness(vectors, np.array([[1e17, 0.0], [1e17, 0.0]]))
+    assert np.isfinite(near).all()
+    assert (near[:, 0] > near[:, 1]).all()
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the labelled sets are not here (shared/data)")
