@@ -15,7 +15,6 @@ from statistics import median_low
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from segmentation_assets.core.clustering.consensus import agree, best, partitions, settle
 from segmentation_assets.core.mixture import refine_mixture
@@ -95,6 +94,8 @@ def choose_k(corpus: Corpus, k_min: int, k_max: int, components: int, seed: int)
         components: dimensions of the space of interests in which partitions are made.
         seed: of every random choice.
     """
+    from sklearn.metrics import adjusted_rand_score
+
     part = corpus.sample(SAMPLE_USERS, SAMPLE_SEARCHES, seed)
     chance = np.random.default_rng(seed)
     most = max(k_min, min(k_max, part.rows.shape[0] // QUERIES_PER_CLUSTER))
@@ -119,6 +120,8 @@ def choose_k(corpus: Corpus, k_min: int, k_max: int, components: int, seed: int)
 def _silhouette(rows: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
     if not 1 < len(np.unique(labels)) < len(labels):
         return -1.0
+    from sklearn.metrics import silhouette_score
+
     return float(silhouette_score(rows, labels, metric="cosine"))
 
 

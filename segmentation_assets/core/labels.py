@@ -6,9 +6,9 @@ What belongs here: how a cluster is named by a taxonomy, and the evidence. What 
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from segmentation_assets.core.taxonomy import (
     words,
 )
 from segmentation_assets.core.vectorize import TfidfMatrix
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "ASSIGNMENT_SCHEMA",
@@ -299,13 +302,15 @@ def dominant_segments(table: pa.Table) -> pa.Table:
     )
 
 
-def summarize(labeled: LabeledSegments) -> pd.DataFrame:
+def summarize(labeled: LabeledSegments) -> "pd.DataFrame":
     """One row a segment, the largest first.
 
     Columns: segment, users, sessions, share (of sessions), clusters, keywords, sample_queries.
 
     ``users`` counts each user once, in their dominant segment, so the column adds up to all users.
     """
+    import pandas as pd
+
     sessions = labeled.table.group_by("segment").aggregate([("session_id", "count")]).to_pandas()
     users = dominant_segments(labeled.table).group_by("segment").aggregate([("user_id", "count")]).to_pandas()
     counts = sessions.merge(users, on="segment", how="left")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no type information
 
@@ -153,6 +152,8 @@ def fit(
             "each other.",
             "Materialize raw_sessions, tfidf_matrix and kmeans_model again, in one run.",
         )
+    import sklearn.cluster  # noqa: F401  # the limit holds for libraries that are loaded
+
     with threadpool_limits(THREADS):  # the same bits on any machine, and waiting threads cost more than they bring
         return _fit(tfidf, users, settings, previous)
 
@@ -290,6 +291,8 @@ def match_clusters(overlap: NDArray[np.float64]) -> list[tuple[int, int]]:
     Returns:
         (new, old) pairs of at least ``MATCH_SHARE``, each cluster in at most one, with the largest sum of shares.
     """
+    from scipy.optimize import linear_sum_assignment
+
     # What is too small to count must not tip the balance either: two such pairs can outweigh one that counts.
     counted = np.where(overlap >= MATCH_SHARE, overlap, 0.0)
     pairs = zip(*linear_sum_assignment(-counted), strict=True)

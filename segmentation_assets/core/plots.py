@@ -1,26 +1,27 @@
 """Pictures of a segmentation, as PNG bytes.
 
 What belongs here: figures drawn from core's own types. What does not: where a picture is shown. Figures are made
-without pyplot, whose global state is not safe in a server with threads.
+without pyplot, whose global state is not safe in a server with threads. matplotlib and pandas take a second to import
+and most processes draw nothing, so they are imported where something is drawn.
 """
 
 import io
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager, get_font
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
 
 from segmentation_assets.core.choose_k import KChoice
 from segmentation_assets.core.churn import Churn
 from segmentation_assets.core.labels import OTHER, LabeledSegments
 from segmentation_assets.core.model import ClusterModel, mean_row
 from segmentation_assets.core.vectorize import TfidfMatrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from matplotlib.path import Path
 
 MAP_POINTS = 2_000
 """Distinct queries drawn on the map; more would be a blot."""
@@ -50,7 +51,7 @@ def segment_colors(segments: Iterable[str]) -> dict[str, str]:
     return {name: _PALETTE[i % len(_PALETTE)] for i, name in enumerate(named)} | {OTHER: _GREY}
 
 
-def segment_sizes(summary: pd.DataFrame) -> bytes:
+def segment_sizes(summary: "pd.DataFrame") -> bytes:
     """Bars: sessions and users of each segment (``labels.summarize``)."""
     figure, axes = _figure(7.0, 0.9 + 0.55 * max(len(summary), 1))
     colors = segment_colors(summary["segment"])
@@ -133,7 +134,7 @@ def cluster_terms(labeled: LabeledSegments) -> bytes:
     labels = labeled.labels
     columns = min(3, max(len(labels), 1))
     rows = -(-len(labels) // columns) or 1
-    figure = Figure(figsize=(3.1 * columns, 2.3 * rows), layout="constrained")
+    figure = _canvas(3.1 * columns, 2.3 * rows)
     colors = segment_colors([entry.segment for entry in labels])
     for index, entry in enumerate(labels):
         axes = figure.add_subplot(rows, columns, index + 1)
@@ -152,6 +153,8 @@ def user_flows(churn: Churn) -> bytes:
     A band is as high as its users are many and has the colour of the segment it comes from; the bands of those who
     stayed are pale. Segments stand in one order on both sides. Only users present in both results are drawn.
     """
+    from matplotlib.patches import PathPatch
+
     before, now = (_stack(churn, side) for side in ("before", "now"))
     order = sorted({**before, **now}, key=lambda name: (name == OTHER, -before.get(name, 0) - now.get(name, 0), name))
     rank = {name: place for place, name in enumerate(order)}
@@ -209,8 +212,10 @@ def _bottoms(stack: dict[str, int], order: list[str], gap: float) -> dict[str, f
     return found
 
 
-def _band(left: float, right: float, users: int) -> Path:
+def _band(left: float, right: float, users: int) -> "Path":
     """A band of constant height from the left bar to the right one, as two Bezier curves."""
+    from matplotlib.path import Path
+
     a, b, c, d = 0.0125, 0.4, 0.6, 0.9875
     points = [
         (a, left), (b, left), (c, right), (d, right),
@@ -234,7 +239,7 @@ def vocabulary(tfidf: TfidfMatrix, top: int = 20) -> bytes:
 
 def choice_of_k(choice: KChoice) -> bytes:
     """Three lines, one a ruler, by number of clusters; the peak of each and the number taken are marked."""
-    figure = Figure(figsize=(10.0, 3.0), layout="constrained")
+    figure = _canvas(10.0, 3.0)
     axes = figure.subplots(1, 3)
     rulers = {
         "agreement": ("agreement of partitions (ARI)", choice.agreement),
@@ -253,7 +258,7 @@ def choice_of_k(choice: KChoice) -> bytes:
     return _png(figure)
 
 
-def sessions_over_time(timestamps: pd.Series) -> bytes:
+def sessions_over_time(timestamps: "pd.Series") -> bytes:
     """Bars: sessions by day (by month where there are many days).
 
     Sessions of before 1900 are dated by a clock that was never set; they are counted in the title instead of drawn.
@@ -271,8 +276,14 @@ def sessions_over_time(timestamps: pd.Series) -> bytes:
     return _png(figure)
 
 
+def _canvas(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def _figure(width: float, height: float):  # type: ignore[no-untyped-def]  # matplotlib ships no types we check against
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _canvas(width, height)
     axes = figure.add_subplot()
     _strip(axes)
     return figure, axes
@@ -304,13 +315,15 @@ def _cut(text: str, length: int) -> str:
 @cache
 def _fonts() -> tuple[tuple[str, ...], frozenset[int]]:
     """The installed ones of ``_FONTS``, and every code point that at least one of them can draw."""
+    from matplotlib.font_manager import fontManager, get_font
+
     installed = {font.name for font in fontManager.ttflist}
     families = tuple(name for name in _FONTS if name in installed)
     files = [fontManager.findfont(name) for name in families]
     return families, frozenset(code for file in files for code in get_font(file).get_charmap())
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     return buffer.getvalue()

@@ -15,8 +15,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.preprocessing import normalize
-from sklearn.utils.extmath import randomized_svd
 
 from segmentation_assets.core.mixture import Mixture, softmax
 
@@ -138,6 +136,8 @@ class Corpus:
     @cached_property
     def unit_documents(self) -> csr_matrix:
         """(n_users, n_terms) sums of the users' TF-IDF rows, scaled to unit length so that busy users weigh no more."""
+        from sklearn.preprocessing import normalize
+
         return normalize(csr_matrix(self.by_user @ self.rows))
 
     @cached_property
@@ -197,5 +197,7 @@ def interests(documents: csr_matrix, components: int, seed: int) -> NDArray[np.f
         (n_terms, d) float64.
     """
     dimensions = min(components, *documents.shape)
+    from sklearn.utils.extmath import randomized_svd
+
     _, strengths, vectors = randomized_svd(documents, dimensions, n_iter=7, random_state=seed)
     return np.ascontiguousarray(vectors.T * strengths)

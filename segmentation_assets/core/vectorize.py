@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.preprocessing import normalize
 
 from segmentation_assets.core import tokens
 from segmentation_assets.core.settings import VectorSettings
@@ -230,6 +229,8 @@ def _frequencies(words: Words, columns: NDArray[np.int64], shape: tuple[int, int
 
 
 def _weigh(frequencies: csr_matrix, idf: NDArray[np.float64]) -> csr_matrix:
+    from sklearn.preprocessing import normalize
+
     weighted = csr_matrix(frequencies.multiply(idf))
     weighted.sort_indices()  # sums in one fixed order: the same queries give the same bits
     return normalize(weighted, copy=False) if weighted.shape[0] else weighted  # scikit-learn refuses no rows

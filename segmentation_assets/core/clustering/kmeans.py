@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no type information
 
 from segmentation_assets.core.clustering.base import Metric, Partition, Rows
@@ -26,6 +25,8 @@ class TextbookKMeans:
 
     def fit(self, rows: Rows, weights: NDArray[np.float64], k: int, *, n_init: int, seed: int) -> Partition:
         """See ``Clusterer.fit``."""
+        from sklearn.cluster import KMeans  # before the limit, which holds for libraries that are loaded
+
         with threadpool_limits(THREADS):
             model = KMeans(n_clusters=k, n_init=n_init, random_state=seed).fit(rows, sample_weight=weights)
         return Partition(model.cluster_centers_, model.labels_.astype(np.int32), float(model.inertia_))
