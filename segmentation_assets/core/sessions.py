@@ -158,18 +158,9 @@ def check_document(document: object, now: datetime) -> Reason | tuple[str, str, 
     user = usable_id(document.get("user_id"))
     if user is None:
         return Reason.NO_USER
-    query = document.get("search_query")
-    if query is None:
-        return Reason.EMPTY_QUERY
-    if not isinstance(query, str):
-        return Reason.QUERY_NOT_TEXT
-    if len(query) > MAX_QUERY_LENGTH:
-        return Reason.QUERY_TOO_LONG
-    query = " ".join(query.split())
-    if not query:
-        return Reason.EMPTY_QUERY
-    if not _encodable(query):
-        return Reason.QUERY_NOT_TEXT
+    query = _check_query(document.get("search_query"))
+    if isinstance(query, Reason):
+        return query
     timestamp = parse_timestamp(document.get("timestamp"))
     if timestamp is None:
         return Reason.BAD_TIMESTAMP
@@ -179,6 +170,25 @@ def check_document(document: object, now: datetime) -> Reason | tuple[str, str, 
     if clicks is None:
         return Reason.BAD_CLICKS
     return user, query, clicks, timestamp
+
+
+def _check_query(query: object) -> Reason | str:
+    if query is None:
+        return Reason.EMPTY_QUERY
+    if not isinstance(query, str):
+        return Reason.QUERY_NOT_TEXT
+    if len(query) > MAX_QUERY_LENGTH:
+        return Reason.QUERY_TOO_LONG
+    query = " ".join(query.split())
+    if not query:
+        return Reason.EMPTY_QUERY
+    return query if _encodable(query) else Reason.QUERY_NOT_TEXT
+
+
+def usable_query(value: object) -> str | None:
+    """Return the value as a query (white space folded), or None when it cannot be one."""
+    query = _check_query(value)
+    return None if isinstance(query, Reason) else query
 
 
 def usable_id(value: object) -> str | None:
@@ -220,6 +230,8 @@ class SessionBuilder:
         self._columns: dict[str, list[Any]] = {name: [] for name in SESSION_SCHEMA.names}
         self._set_aside: Counter[str] = Counter()
         self._document_ids: list[str | None] = []
+        self._settled: list[pa.Table] = []
+        self._settled_ids: list[pa.Array] = []
         self._examples: dict[str, list[str]] = {}
         self._read = 0
 
@@ -246,9 +258,32 @@ class SessionBuilder:
         self._document_ids.append(document_id)
         return None
 
+    def add_settled(self, rows: pa.Table, document_ids: pa.Array) -> None:
+        """Keep rows that are sessions as they stand (see ``session_columns``).
+
+        Args:
+            rows: ``SESSION_SCHEMA``.
+            document_ids: (n_rows,) text, see ``add``.
+        """
+        self._read += rows.num_rows
+        self._settled.append(rows)
+        self._settled_ids.append(document_ids)
+
     def finish(self) -> Sessions:
         """Return the sessions, sorted by id, so that the order they arrived in changes nothing downstream."""
         return merge([self])
+
+    @property
+    def _kept(self) -> int:
+        return sum(map(len, self._settled_ids)) + len(self._document_ids)
+
+    @property
+    def _table(self) -> pa.Table:
+        return pa.concat_tables([*self._settled, pa.table(self._columns, schema=SESSION_SCHEMA)])
+
+    @property
+    def _own_ids(self) -> list[str | None]:
+        return [*(key for ids in self._settled_ids for key in ids.to_pylist()), *self._document_ids]
 
 
 def merge(builders: Sequence[SessionBuilder]) -> Sessions:
@@ -257,17 +292,19 @@ def merge(builders: Sequence[SessionBuilder]) -> Sessions:
     Documents that claim the same session_id are all kept, each under its document_id: none is dropped, and the choice
     does not depend on the order they arrived in.
     """
-    table = pa.concat_tables([pa.table(b._columns, schema=SESSION_SCHEMA) for b in builders])
-    ids = table.column("session_id").combine_chunks()
-    if pc.count_distinct(ids).as_py() < len(ids):
-        own = [document_id for b in builders for document_id in b._document_ids]
-        table = table.set_column(
-            0, SESSION_SCHEMA.field("session_id"), pa.array(_unique(ids.to_pylist(), own), pa.string())
-        )
-    intake = sum(
-        (Intake(b._read, len(b._document_ids), dict(b._set_aside), b._examples) for b in builders), Intake(0, 0)
-    )
-    return Sessions(table.sort_by("session_id").combine_chunks(), intake)
+    unsorted = pa.concat_tables([b._table for b in builders])
+    table = _sorted(unsorted)
+    ids = table["session_id"].combine_chunks()
+    if pc.any(pc.equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0)))).as_py():
+        own = [document_id for b in builders for document_id in b._own_ids]
+        unique = _unique(unsorted["session_id"].to_pylist(), own)
+        table = _sorted(unsorted.set_column(0, SESSION_SCHEMA.field("session_id"), pa.array(unique, pa.string())))
+    intake = sum((Intake(b._read, b._kept, dict(b._set_aside), b._examples) for b in builders), Intake(0, 0))
+    return Sessions(table, intake)
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    return table.sort_by("session_id").combine_chunks()
 
 
 def _unique(ids: list[str], document_ids: list[str | None]) -> list[str]:

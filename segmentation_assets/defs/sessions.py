@@ -10,7 +10,7 @@ from segmentation_assets.defs.metadata import check_result, picture, table
 from segmentation_assets.defs.progress import log_progress
 from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
 from segmentation_assets.io.seeding import seed_when_empty
-from segmentation_assets.io.session_store import read_sessions
+from segmentation_assets.io.session_reader import read_sessions
 from segmentation_assets.paths import DataDir
 
 

@@ -1,35 +1,23 @@
-"""Sessions in Elasticsearch: imported with every bad record accounted for, read as one consistent snapshot.
+"""Sessions in Elasticsearch: imported with every bad record accounted for.
 
 What belongs here: the index of sessions and the dead-letter index beside it. What does not: what makes a document
-usable (core.sessions) and the formats of files (importing).
+usable (core.sessions), the formats of files (importing), reading all sessions (session_reader).
 """
 
 import contextlib
 import hashlib
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
 
-from segmentation_assets.core.sessions import (
-    EXAMPLES_PER_REASON,
-    Intake,
-    Reason,
-    SessionBuilder,
-    Sessions,
-    check_document,
-    merge,
-    usable_id,
-)
-from segmentation_assets.errors import SegmentsError
+from segmentation_assets.core.sessions import Reason, check_document, usable_id
 from segmentation_assets.io import bulk
-from segmentation_assets.io.elasticsearch import IndexEmpty, IndexMissing, errors_explained
+from segmentation_assets.io.elasticsearch import IndexMissing, errors_explained
 from segmentation_assets.io.templates import (
     IndexTemplate,
     create_index,
@@ -42,27 +30,11 @@ REJECTED_DOCUMENT_BYTES = 8192
 """How much of a rejected record is kept to look at."""
 
 PAGE_SIZE = 5_000
-SLICES = 2
-_KEEP_ALIVE = "2m"
+KEEP_ALIVE = "2m"
+"""Of a point in time, renewed with each page."""
 
 Progress = Callable[[int, int | None], None]
 """Called with how many are done, and of how many when that is known."""
-
-
-class ShortRead(SegmentsError):
-    """Not all of the snapshot could be read; what was read is thrown away."""
-
-
-class NoUsableSessions(SegmentsError):
-    """There are documents, but every single one was set aside.
-
-    Attributes:
-        intake: the account, with the counts by reason.
-    """
-
-    def __init__(self, problem: str, cure: str, intake: Intake) -> None:
-        self.intake = intake
-        super().__init__(problem, cure)
 
 
 @dataclass(frozen=True)
@@ -283,12 +255,12 @@ class _DeadLetters:
 
 def _ids(client: Elasticsearch, index: str, query: Mapping[str, Any]) -> list[str]:
     ids: list[str] = []
-    pit = client.open_point_in_time(index=index, keep_alive=_KEEP_ALIVE)["id"]
+    pit = client.open_point_in_time(index=index, keep_alive=KEEP_ALIVE)["id"]
     try:
         after: list[Any] | None = None
         while True:
             answer = client.search(
-                pit={"id": pit, "keep_alive": _KEEP_ALIVE},
+                pit={"id": pit, "keep_alive": KEEP_ALIVE},
                 query=query,
                 sort=["_shard_doc"],
                 search_after=after,
@@ -302,7 +274,7 @@ def _ids(client: Elasticsearch, index: str, query: Mapping[str, Any]) -> list[st
             ids.extend(hit["_id"] for hit in hits)
             after = hits[-1]["sort"]
     finally:
-        _close(client, pit)
+        close_point_in_time(client, pit)
 
 
 @dataclass(frozen=True)
@@ -383,7 +355,7 @@ def _ensure_index(client: Elasticsearch, index: str, template: IndexTemplate) ->
             raise
 
 
-# --- state and snapshot ---------------------------------------------------------------------------------------------
+# --- state -------------------------------------------------------------------------------------------------------
 
 
 def count_sessions(client: Elasticsearch, index: str) -> int:
@@ -405,235 +377,23 @@ def sessions_state(client: Elasticsearch, index: str) -> SessionsState:
         SegmentsError: see ``io.elasticsearch``.
     """
     with errors_explained(client, f"look at {index}"):
-        uuids = _uuids(client, index)
+        uuids = index_uuids(client, index)
         return SessionsState(tuple(sorted(uuids.values())), int(client.count(index=index)["count"]))
 
 
-def _uuids(client: Elasticsearch, index: str) -> dict[str, str]:
+def index_uuids(client: Elasticsearch, index: str) -> dict[str, str]:
+    """The identity of each index behind the name.
+
+    Raises:
+        IndexMissing: it is a pattern that matches nothing.
+    """
     settings = client.indices.get_settings(index=index, name="index.uuid")
     if not settings:  # a pattern that matches nothing
         raise IndexMissing(f"There is no index or alias '{index}'.", "Check the name.")
     return {name: str(found["settings"]["index"]["uuid"]) for name, found in settings.items()}
 
 
-def read_sessions(
-    client: Elasticsearch,
-    index: str,
-    *,
-    now: datetime,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    page_size: int = PAGE_SIZE,
-    slices: int = SLICES,
-    on_progress: Progress | None = None,
-) -> Sessions:
-    """Read all sessions as they are at one moment; writers meanwhile change nothing in the result.
-
-    A session's id is the document's ``session_id`` when that can be one, else ``_id``; documents that claim the same
-    session_id get their ``_id``. The account includes the rejects of all imports (the dead-letter index), with a window
-    or without: they have no timestamp to go by.
-
-    Args:
-        client: the client.
-        index: index, alias or pattern.
-        now: aware datetime; later timestamps are in the future.
-        start: only sessions at or after; None: no bound.
-        end: only sessions before; None: no bound. With a window, documents without a usable timestamp are not seen, so
-            not counted: Elasticsearch cannot place them.
-        page_size: documents in one answer, at most 10,000.
-        slices: parallel parts.
-        on_progress: called with the number read so far and the total, from any thread, one at a time.
-
-    Raises:
-        IndexMissing: there is no such index.
-        IndexEmpty: there is no document in it, or none in the window.
-        NoUsableSessions: every document was set aside.
-        ShortRead: the snapshot could not be read to its end.
-        SegmentsError: see ``io.elasticsearch``.
-    """
-    with errors_explained(client, f"read {index}"):
-        rejected = _rejected(client, index)
-        snapshot = _Snapshot(client, index, _window(start, end))
-        with snapshot:
-            total = snapshot.count()
-            if total == 0 and (start is not None or end is not None or not rejected.read):
-                raise _empty(client, index, start, end)
-            parts = snapshot.read(now, total, page_size, slices if total > page_size else 1, on_progress)
-    sessions = merge(parts)
-    if sessions.intake.read != total:
-        raise ShortRead(
-            f"{sessions.intake.read} of {total} documents of {index} were read.",
-            "Run again; nothing was used of this read.",
-        )
-    intake = sessions.intake + rejected
-    if not len(sessions):
-        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(intake.set_aside.items()))
-        raise NoUsableSessions(
-            f"None of the {intake.read} documents of {index} can be used as a session: {reasons}.",
-            "Documents need user_id, search_query and timestamp (ISO 8601 or epoch milliseconds).",
-            intake,
-        )
-    return Sessions(sessions.table, intake)
-
-
-class _Snapshot:
-    """A point in time of an index, closed on the way out."""
-
-    def __init__(self, client: Elasticsearch, index: str, query: dict[str, Any] | None) -> None:
-        self._client = client
-        self._index = index
-        self._query = query
-        self._ids: set[str] = set()
-        self._stop = threading.Event()
-
-    def __enter__(self) -> None:
-        self._several = len(_uuids(self._client, self._index)) > 1
-        # Partial results are refused at every step: a missing shard is an error, not fewer sessions.
-        opened = self._client.open_point_in_time(
-            index=self._index, keep_alive=_KEEP_ALIVE, allow_partial_search_results=False
-        )
-        self._id = str(opened["id"])
-        self._ids.add(self._id)
-
-    def __exit__(self, *_: object) -> None:
-        for pit in self._ids:
-            _close(self._client, pit)
-
-    def count(self) -> int:
-        answer = self._search(self._id, size=0, track_total_hits=True)
-        return int(answer["hits"]["total"]["value"])
-
-    def read(
-        self, now: datetime, total: int, page_size: int, slices: int, on_progress: Progress | None
-    ) -> list[SessionBuilder]:
-        lock = threading.Lock()
-        done = 0
-
-        def report(n: int) -> None:
-            nonlocal done
-            with lock:
-                done += n
-                if on_progress is not None:
-                    on_progress(done, total)
-
-        with ThreadPoolExecutor(slices, thread_name_prefix="read") as pool:
-            try:
-                futures = [pool.submit(self._slice, now, n, slices, page_size, report) for n in range(slices)]
-                return [future.result() for future in futures]
-            except BaseException:
-                self._stop.set()
-                raise
-
-    def _slice(
-        self, now: datetime, number: int, slices: int, page_size: int, report: Callable[[int], None]
-    ) -> SessionBuilder:
-        builder = SessionBuilder(now)
-        part: dict[str, Any] = {"slice": {"id": number, "max": slices}} if slices > 1 else {}
-        pit, after = self._id, None
-        while not self._stop.is_set():
-            answer = self._search(
-                pit, size=page_size, sort=["_shard_doc"], search_after=after, track_total_hits=False, **part
-            )
-            hits = answer["hits"]["hits"]
-            if not hits:
-                break
-            for hit in hits:
-                self._add(builder, hit)
-            pit, after = str(answer["pit_id"]), hits[-1]["sort"]
-            self._ids.add(pit)
-            report(len(hits))
-            if len(hits) < page_size:
-                break
-        return builder
-
-    def _add(self, builder: SessionBuilder, hit: Mapping[str, Any]) -> None:
-        source, own = hit.get("_source"), hit["_id"]
-        field_id = source.get("session_id") if isinstance(source, Mapping) else None
-        # Behind an alias over several indices, one _id can occur more than once.
-        unique = _short_id(f"{own}@{hit['_index']}") if self._several else own
-        builder.add(field_id if usable_id(field_id) is not None else own, source, unique)
-
-    def _search(self, pit: str, **request: Any) -> dict[str, Any]:
-        try:
-            answer = self._client.search(
-                pit={"id": pit, "keep_alive": _KEEP_ALIVE},
-                query=self._query,
-                allow_partial_search_results=False,
-                **request,
-            ).body
-        except ApiError as error:
-            if error.meta.status == 404 or (error.meta.status == 503 and "shard" in str(error.body)):
-                raise ShortRead(
-                    f"The snapshot of {self._index} was lost during the read (index deleted, node gone, or too slow).",
-                    "Run again; nothing was used of this read.",
-                ) from error
-            raise
-        shards = answer.get("_shards", {})
-        if answer.get("timed_out") or shards.get("failed"):
-            raise ShortRead(
-                f"{shards.get('failed')} of {shards.get('total')} shards of {self._index} did not answer in full.",
-                "Run again when the cluster is healthy; nothing was used of this read.",
-            )
-        return dict(answer)
-
-
-def _short_id(key: str) -> str:
-    return key if usable_id(key) == key else hashlib.sha256(key.encode(errors="replace")).hexdigest()
-
-
-def _close(client: Elasticsearch, pit: str) -> None:
-    # It expires by itself; whatever went wrong before is what matters.
+def close_point_in_time(client: Elasticsearch, pit: str) -> None:
+    """Close it, or let it be: it expires by itself, and whatever went wrong before is what matters."""
     with contextlib.suppress(ApiError, TransportError):
         client.close_point_in_time(id=pit)
-
-
-def _window(start: datetime | None, end: datetime | None) -> dict[str, Any] | None:
-    bounds = {
-        name: bulk.iso((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC))
-        for name, moment in (("gte", start), ("lt", end))
-        if moment is not None
-    }
-    if not bounds:
-        return None
-    return {"range": {"timestamp": {**bounds, "format": "strict_date_optional_time"}}}
-
-
-def _empty(client: Elasticsearch, index: str, start: datetime | None, end: datetime | None) -> IndexEmpty:
-    everything = int(client.count(index=index)["count"])
-    if not everything:
-        return IndexEmpty(f"The index '{index}' holds no documents.", "Import sessions first: segments import or seed.")
-    window = f"from {bulk.iso(start) if start else 'the beginning'} until {bulk.iso(end) if end else 'now'}"
-    return IndexEmpty(f"The index '{index}' holds {everything} documents, but none {window}.", "Widen the time window.")
-
-
-def _rejected(client: Elasticsearch, index: str) -> Intake:
-    """The account of all records that imports set aside."""
-    name = rejected_index(index)
-    if any(sign in index for sign in ",*"):
-        return Intake(0, 0)  # several indices: no one name beside them
-    try:
-        answer = client.search(
-            index=name,
-            size=0,
-            track_total_hits=True,
-            allow_partial_search_results=False,
-            aggregations={
-                "reasons": {
-                    "terms": {"field": "reason", "size": 100, "missing": "unknown"},
-                    "aggregations": {"examples": {"top_hits": {"size": EXAMPLES_PER_REASON, "_source": False}}},
-                }
-            },
-        )
-    except ApiError as error:
-        # A key that may only read the sessions gets 403 for a dead-letter index, there or not: sessions that no import
-        # of ours brought have none, so this must not stop the run.
-        if error.meta.status in (403, 404):
-            return Intake(0, 0)
-        raise
-    buckets = answer["aggregations"]["reasons"]["buckets"]
-    return Intake(
-        int(answer["hits"]["total"]["value"]),
-        0,
-        {bucket["key"]: int(bucket["doc_count"]) for bucket in buckets},
-        {bucket["key"]: [hit["_id"] for hit in bucket["examples"]["hits"]["hits"]] for bucket in buckets},
-    )

@@ -14,13 +14,11 @@ from segmentation_assets.core.sessions import Reason, SessionBuilder, check_docu
 from segmentation_assets.io import bulk
 from segmentation_assets.io.bulk import BulkFailed, Retry
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, IndexEmpty, IndexMissing
+from segmentation_assets.io.session_reader import NoUsableSessions, ShortRead, read_sessions
 from segmentation_assets.io.session_store import (
-    NoUsableSessions,
     RejectedSource,
-    ShortRead,
     count_sessions,
     forget_rejected,
-    read_sessions,
     rejected_index,
     rejected_sources,
     sessions_state,
