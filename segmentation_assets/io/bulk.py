@@ -8,13 +8,16 @@ import json
 import re
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cached_property
 from itertools import count
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import pyarrow as pa
 from elasticsearch import ApiError, ConnectionTimeout, Elasticsearch, SSLError
 from elasticsearch import ConnectionError as EsConnectionError
 
@@ -26,6 +29,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 IN_FLIGHT = 2
 """Two requests keep the server busy while the next batch is made; more only queue there."""
 
+_PATIENCE = 10
 _BUSY = frozenset({429, 503})
 _BUSY_REQUEST = frozenset({429, 502, 503, 504})
 
@@ -60,13 +64,38 @@ class Retry:
         return float(min(self.cap, self.first * 2**attempt))
 
 
+class Batch(Protocol):
+    """What goes into one request: for each id its action and source lines."""
+
+    @property
+    def superseded(self) -> int:
+        """Entries that a later one for the same id replaced."""
+
+    def __len__(self) -> int:
+        """Number of ids."""
+
+    def key(self, place: int) -> str:
+        """The id at a place."""
+
+    def body(self, places: Sequence[int] | None = None) -> bytes:
+        """The lines of some ids, in this order; of all when not given."""
+
+    def clashes(self, other: "Batch") -> bool:
+        """Whether an id of this batch is in the other one as well."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether sending what was accepted once more changes nothing, results included."""
+
+
 @dataclass
-class Batch:
-    """What goes into one request: for each id its action and source lines, in order, the last for an id winning."""
+class Entries:
+    """A batch put together one by one: the last entry for an id wins."""
 
     lines: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
     superseded: int = 0
+    repeatable: bool = False  # 'created' would come back as 'updated'
 
     def add(self, key: str, line: bytes) -> None:
         """Add the lines for an id; an earlier entry for the same id is replaced and counted."""
@@ -76,6 +105,62 @@ class Batch:
             self.size -= len(earlier)
         self.lines[key] = line
         self.size += len(line)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return list(self.lines)
+
+    def key(self, place: int) -> str:
+        """See ``Batch``."""
+        return self._keys[place]
+
+    def body(self, places: Sequence[int] | None = None) -> bytes:
+        """See ``Batch``."""
+        if places is None:
+            return b"".join(self.lines.values())
+        return b"".join(self.lines[self._keys[place]] for place in places)
+
+    def clashes(self, other: Batch) -> bool:
+        """See ``Batch``."""
+        return isinstance(other, Entries) and not self.lines.keys().isdisjoint(other.lines.keys())
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A batch made as a column: documents whose ids are all different, in this batch and from batch to batch.
+
+    Attributes:
+        ids: (n,) strings.
+        text: (n,) strings, the two lines that index each.
+    """
+
+    ids: pa.Array
+    text: pa.Array
+    superseded: int = 0
+    repeatable: bool = True
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def key(self, place: int) -> str:
+        """See ``Batch``."""
+        return str(self.ids[place].as_py())
+
+    def body(self, places: Sequence[int] | None = None) -> bytes:
+        """See ``Batch``."""
+        text = self.text if places is None else self.text.take(pa.array(places, pa.int64()))
+        offsets = np.frombuffer(text.buffers()[1], np.int32, len(text) + 1, text.offset * 4)
+        return bytes(memoryview(text.buffers()[2])[offsets[0] : offsets[-1]])
+
+    def clashes(self, other: Batch) -> bool:
+        """Never, see above."""
+        return False
+
+
+B = TypeVar("B", bound=Batch)
 
 
 def _plain(value: object) -> object:
@@ -116,14 +201,14 @@ def delete_line(key: str) -> bytes:
 
 def in_batches(
     items: Iterable[tuple[str, bytes]], documents: int = BATCH_DOCUMENTS, size: int = BATCH_BYTES
-) -> Iterator[Batch]:
+) -> Iterator[Entries]:
     """Gather (id, lines) into batches of at most ``documents`` ids and about ``size`` bytes."""
-    batch = Batch()
+    batch = Entries()
     for key, line in items:
         batch.add(key, line)
         if len(batch.lines) >= documents or batch.size >= size:
             yield batch
-            batch = Batch()
+            batch = Entries()
     if batch.lines:
         yield batch
 
@@ -131,9 +216,9 @@ def in_batches(
 def write(
     client: Elasticsearch,
     index: str,
-    batches: Iterable[Batch],
+    batches: Iterable[B],
     *,
-    on_batch: Callable[[Batch, list[str]], None],
+    on_batch: Callable[[B, list[str]], None],
     in_flight: int = IN_FLIGHT,
     retry: Retry | None = None,
     missing_ok: bool = False,
@@ -147,8 +232,8 @@ def write(
         index: where to; must exist.
         batches: what to send.
         on_batch: called in the caller's thread after each batch, with one result for each id: created, updated, noop or
-            deleted.
-        in_flight: requests at a time.
+            deleted; ``indexed`` where the batch does not ask.
+        in_flight: requests at a time; fewer while the cluster is busy (``Pace``).
         retry: how to treat a busy cluster (429, 503, dropped connections).
         missing_ok: a delete of what is not there is no failure.
 
@@ -157,8 +242,9 @@ def write(
         SegmentsError: the cause lies outside the documents: see ``io.elasticsearch``.
     """
     stop = threading.Event()
-    under_way: deque[tuple[Batch, Future[list[str]]]] = deque()
-    attempt = _Sender(client, index, retry or Retry(), stop, missing_ok)
+    pace = Pace(in_flight)
+    under_way: deque[tuple[B, Future[list[str]]]] = deque()
+    sender = _Sender(client, index, retry or Retry(), stop, missing_ok, pace)
 
     def collect() -> None:
         batch, future = under_way[0]
@@ -169,11 +255,9 @@ def write(
     with ThreadPoolExecutor(in_flight, thread_name_prefix="bulk") as pool:
         try:
             for batch in batches:
-                while len(under_way) >= in_flight or any(
-                    not batch.lines.keys().isdisjoint(earlier.lines.keys()) for earlier, _ in under_way
-                ):
+                while len(under_way) >= pace.allowed or any(batch.clashes(earlier) for earlier, _ in under_way):
                     collect()
-                under_way.append((batch, pool.submit(attempt.send, batch.lines)))
+                under_way.append((batch, pool.submit(sender.send, batch)))
             while under_way:
                 collect()
         except BaseException:
@@ -181,9 +265,43 @@ def write(
             raise
 
 
+class Pace:
+    """How many requests may be under way: half when the cluster says that it is busy, one more after each ten it took.
+
+    The rule by which TCP shares a line (additive increase, multiplicative decrease; Chiu and Jain 1989).
+
+    Args:
+        most: requests at a time where nothing holds them up.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._since = 0
+        self.allowed = most
+
+    def busy(self) -> None:
+        """The cluster refused something because it has too much to do."""
+        with self._lock:
+            self.allowed, self._since = max(1, self.allowed // 2), 0
+
+    def taken(self) -> None:
+        """The cluster took a whole request."""
+        with self._lock:
+            self._since += 1
+            if self._since >= _PATIENCE and self.allowed < self._most:
+                self.allowed, self._since = self.allowed + 1, 0
+
+
 class _Sender:
     def __init__(
-        self, client: Elasticsearch, index: str, retry: Retry, stop: threading.Event, missing_ok: bool
+        self,
+        client: Elasticsearch,
+        index: str,
+        retry: Retry,
+        stop: threading.Event,
+        missing_ok: bool,
+        pace: Pace,
     ) -> None:
         self._plain_client = client
         # Repeating a request is decided here, where it is known which of its items still need it.
@@ -192,45 +310,56 @@ class _Sender:
         self._retry = retry
         self._stop = stop
         self._missing_ok = missing_ok
+        self._pace = pace
 
-    def send(self, lines: Mapping[str, bytes]) -> list[str]:
+    def send(self, batch: Batch) -> list[str]:
         """Send until every item is done; one result for each id, in order."""
-        pending = list(lines)
-        results: dict[str, str] = {}
+        results = self._send(batch, range(len(batch)))
+        return [results[place] for place in range(len(batch))]
+
+    def _send(self, batch: Batch, pending: Sequence[int]) -> dict[int, str]:
+        results: dict[int, str] = {}
         for attempt in count():
-            again: list[str] = []
+            again: list[int] = []
             busy: SegmentsError
             try:
-                items = self._request(lines, pending)
+                items = self._request(batch, pending)
             except (ApiError, EsConnectionError, ConnectionTimeout) as error:
                 if isinstance(error, ApiError) and error.meta.status == 413 and len(pending) > 1:
                     # A proxy in between allows less than Elasticsearch does.
                     half = len(pending) // 2
-                    for part in (pending[:half], pending[half:]):
-                        results.update(zip(part, self.send({key: lines[key] for key in part}), strict=True))
-                    return [results[key] for key in lines]
+                    return results | self._send(batch, pending[:half]) | self._send(batch, pending[half:])
                 busy = explain(error, self._plain_client, f"write {self._index}")
                 if not _worth_repeating(error):
                     raise busy from error
-                again = pending
+                again = list(pending)
             else:
-                again = self._sort_out(pending, items, results)
+                again = self._sort_out(batch, pending, items, results)
                 busy = BulkFailed(
                     f"The cluster was still too busy for {len(again)} documents for {self._index} "
                     f"after {attempt + 1} attempts.",
                     "Try again when it has less to do.",
                     {"busy": len(again)},
-                    [redact(key) for key in again[:10]],
+                    [redact(batch.key(place)) for place in again[:10]],
                 )
             if not again:
-                return [results[key] for key in lines]
+                self._pace.taken()
+                return results
+            self._pace.busy()
             pending = again
             if attempt >= self._retry.times or self._stop.wait(self._retry.delay(attempt)):
                 raise busy
         raise AssertionError("unreachable")
 
-    def _request(self, lines: Mapping[str, bytes], pending: list[str]) -> list[dict[str, Any]]:
-        body: Any = b"".join(map(lines.__getitem__, pending))
+    def _request(self, batch: Batch, pending: Sequence[int]) -> list[dict[str, Any]] | None:
+        """The answer for each item; None when all were taken and nobody asks how."""
+        everything = len(pending) == len(batch)
+        body: Any = batch.body(None if everything else pending)
+        if everything and batch.repeatable:
+            # One word instead of one for each document. Where it is the bad one, asking again in full tells which.
+            brief = self._client.bulk(index=self._index, operations=body, filter_path="errors")
+            if brief.get("errors") is False:
+                return None
         answer = self._client.bulk(
             index=self._index,
             operations=body,
@@ -246,21 +375,28 @@ class _Sender:
             )
         return items
 
-    def _sort_out(self, pending: list[str], items: list[dict[str, Any]], results: dict[str, str]) -> list[str]:
-        """Note the results and return the ids to be sent again; a refusal for good raises."""
+    def _sort_out(
+        self, batch: Batch, pending: Sequence[int], items: list[dict[str, Any]] | None, results: dict[int, str]
+    ) -> list[int]:
+        """Note the results and return the places to be sent again; a refusal for good raises."""
+        if items is None:
+            results.update(dict.fromkeys(pending, "indexed"))
+            return []
         again, refused = [], []
-        for key, item in zip(pending, items, strict=True):
+        for place, item in zip(pending, items, strict=True):
             status, error = int(item.get("status", 500)), item.get("error", {})
             if status < 300 or (status == 404 and self._missing_ok):
-                results[key] = str(item.get("result", ""))
+                results[place] = str(item.get("result", ""))
                 continue
             outside = explain_item(self._index, status, error)
             if outside is not None:
                 raise outside
             if status in _BUSY:
-                again.append(key)
+                again.append(place)
             else:
-                refused.append((key, str(error.get("type", f"status {status}")), str(error.get("reason", ""))))
+                refused.append(
+                    (batch.key(place), str(error.get("type", f"status {status}")), str(error.get("reason", "")))
+                )
         if refused:
             raise _refusal(self._index, refused, len(pending))
         return again

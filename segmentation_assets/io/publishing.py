@@ -22,11 +22,10 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
 
 from segmentation_assets.errors import SegmentsError
-from segmentation_assets.io import bulk
+from segmentation_assets.io import bulk, ndjson
 from segmentation_assets.io.elasticsearch import errors_explained, explain, redact
 from segmentation_assets.io.templates import OWNER, IndexTemplate, create_index, ensure_template
 
@@ -124,6 +123,7 @@ def publish(
     id_field: str,
     expected: int,
     meta: Mapping[str, Any],
+    constants: Mapping[str, Any] | None = None,
     template: IndexTemplate,
     keep: int = 3,
     batch_documents: int = bulk.BATCH_DOCUMENTS,
@@ -139,10 +139,11 @@ def publish(
     Args:
         client: the client.
         alias: what consumers read. Indices are called ``<alias>-<time>-<run>``.
-        documents: mappings, or a table with a column for each field.
+        documents: mappings, or a table with a column for each field, the ids all different (the quick way).
         id_field: the field that is also the document's id.
         expected: how many documents there are; another number is an error.
         meta: kept in the index's ``_meta``: ``run_id`` and ``model_version`` at least, JSON values.
+        constants: fields that are the same in every document.
         template: mapping and settings of the index.
         keep: how many published indices to keep, this one included.
         batch_documents: documents in one request.
@@ -163,7 +164,9 @@ def publish(
         leftovers = _tidy(client, alias)
         ensure_template(client, template)
         with _NewIndex(client, alias, template, meta) as new:
-            sample = _write(new, documents, id_field, expected, batch_documents, in_flight, retry, on_progress)
+            sample = _write(
+                new, documents, constants or {}, id_field, expected, batch_documents, in_flight, retry, on_progress
+            )
             _verify(client, new.name, expected, sample)
             new.mark(status="complete")
             _swap(client, alias, new.name)
@@ -402,6 +405,7 @@ class _NewIndex:
 def _write(
     new: _NewIndex,
     documents: Iterable[Mapping[str, Any]] | pa.Table,
+    constants: Mapping[str, Any],
     id_field: str,
     expected: int,
     batch_documents: int,
@@ -410,23 +414,7 @@ def _write(
     on_progress: Progress | None,
 ) -> dict[str, bytes]:
     """Write everything and return a spread sample as it was sent."""
-    step = max(1, expected // SAMPLE)
-    sample: dict[str, bytes] = {}
-    made = written = repeated = 0
-
-    def lines() -> Iterator[tuple[str, bytes]]:
-        nonlocal made
-        for document in _mappings(documents):
-            key, content = str(document[id_field]), bulk.to_json(document)
-            if made % step == 0 or key in sample:
-                sample[key] = content
-            made += 1
-            if made > expected:
-                raise VerificationFailed(
-                    f"There are more than the {expected} documents expected for {new.name}.",
-                    "Publish from one run only.",
-                )
-            yield key, bulk.index_line(key, content)
+    written = repeated = 0
 
     def on_batch(batch: bulk.Batch, results: list[str]) -> None:
         nonlocal written, repeated
@@ -436,28 +424,57 @@ def _write(
         if on_progress is not None:
             on_progress(written, expected)
 
-    batches = bulk.in_batches(lines(), batch_documents)
+    sample = _Sample(expected)
+    batches: Iterator[bulk.Batch]
+    if isinstance(documents, pa.Table) and ndjson.fits(documents.schema):
+        batches = _of_columns(documents, id_field, constants, batch_documents, sample)
+    else:
+        rows = documents.to_pylist() if isinstance(documents, pa.Table) else documents
+        batches = bulk.in_batches(_one_by_one(rows, id_field, constants, new.name, sample), batch_documents)
     bulk.write(new.client, new.name, batches, on_batch=on_batch, in_flight=in_flight, retry=retry)
-    if made != expected or repeated:
+    if sample.seen != expected or repeated:
         raise VerificationFailed(
-            f"{made} documents came for {new.name}, {repeated} of them with an id that came before; "
+            f"{sample.seen} documents came for {new.name}, {repeated} of them with an id that came before; "
             f"{expected} were expected.",
             "Materialize the labelled segments again.",
         )
-    return sample
+    return sample.documents
 
 
-def _mappings(documents: Iterable[Mapping[str, Any]] | pa.Table) -> Iterator[Mapping[str, Any]]:
-    if isinstance(documents, pa.Table):
-        for position, column in enumerate(documents.schema):
-            if pa.types.is_timestamp(column.type):  # in one go: a datetime object for each costs most of the rest
-                moments = documents.column(position).cast(pa.timestamp("ms", tz="UTC"), safe=False)
-                text = pc.strftime(moments, format="%Y-%m-%dT%H:%M:%SZ")
-                documents = documents.set_column(position, column.name, text)
-        for part in documents.to_batches(max_chunksize=10_000):
-            yield from part.to_pylist()
-    else:
-        yield from documents
+class _Sample:
+    """Documents as they were sent, spread over all of them, to compare with what is read back."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.step = max(1, expected // SAMPLE)
+        self.seen = 0
+        self.documents: dict[str, bytes] = {}
+
+
+def _one_by_one(
+    documents: Iterable[Mapping[str, Any]], id_field: str, constants: Mapping[str, Any], index: str, sample: _Sample
+) -> Iterator[tuple[str, bytes]]:
+    for document in documents:
+        key, content = str(document[id_field]), bulk.to_json({**document, **constants})
+        if sample.seen % sample.step == 0 or key in sample.documents:
+            sample.documents[key] = content
+        sample.seen += 1
+        if sample.seen > sample.expected:
+            raise VerificationFailed(
+                f"There are more than the {sample.expected} documents expected for {index}.",
+                "Publish from one run only.",
+            )
+        yield key, bulk.index_line(key, content)
+
+
+def _of_columns(
+    table: pa.Table, id_field: str, constants: Mapping[str, Any], batch_documents: int, sample: _Sample
+) -> Iterator[bulk.Batch]:
+    for batch in ndjson.in_batches(table, id_field, constants, batch_documents):
+        for place in range(-sample.seen % sample.step, len(batch), sample.step):
+            sample.documents[batch.key(place)] = batch.body([place]).split(b"\n")[1]
+        sample.seen += len(batch)
+        yield batch
 
 
 def _verify(client: Elasticsearch, index: str, expected: int, sample: Mapping[str, bytes]) -> None:

@@ -5,9 +5,8 @@ What belongs here: which columns a published segment has. What does not: how pub
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-import pyarrow as pa
 from elasticsearch import Elasticsearch
 
 from segmentation_assets.core.labels import LabeledSegments
@@ -51,13 +50,11 @@ def publish_segments(
     it was.
     """
     rows = labeled.table.num_rows
-    table = labeled.table.append_column(
-        "model_version", pa.repeat(pa.scalar(labeled.model_version), rows)
-    ).append_column("published_at", pa.repeat(pa.scalar(now, pa.timestamp("ms", tz="UTC")), rows))
     published = publish(
         client,
         settings.alias,
-        table,
+        labeled.table,
+        constants={"model_version": labeled.model_version, "published_at": now.astimezone(UTC)},
         id_field="session_id",
         expected=rows,
         meta={"run_id": run_id, "model_version": labeled.model_version},

@@ -147,7 +147,7 @@ def write_sessions(
                 }
                 yield key, line(key, bulk.to_json(content))
 
-        def on_batch(batch: bulk.Batch, results: list[str]) -> None:
+        def on_batch(batch: bulk.Entries, results: list[str]) -> None:
             tally.add(batch, results)
             if on_progress is not None:
                 on_progress(tally.read, None)
@@ -175,7 +175,7 @@ class _Tally:
         self.results: Counter[str] = Counter()
         self._seen: set[int] = set()
 
-    def add(self, batch: bulk.Batch, results: list[str]) -> None:
+    def add(self, batch: bulk.Entries, results: list[str]) -> None:
         self.duplicates += batch.superseded
         for key, result in zip(batch.lines, results, strict=True):
             # The hash alone: half the memory, and a collision (1 in 10^5 at 10 million ids) miscounts one duplicate.
@@ -205,7 +205,7 @@ class _DeadLetters:
         self._now = bulk.iso(now.astimezone(UTC))
         self._batch_documents = batch_documents
         self._retry = retry
-        self._batch = bulk.Batch()
+        self._batch = bulk.Entries()
         self._written: set[str] = set()
         self._ready = False
         self.reasons: Counter[str] = Counter()
@@ -246,7 +246,7 @@ class _DeadLetters:
             self._ready = True
         self._written.update(self._batch.lines)
         bulk.write(self._client, self._index, [self._batch], on_batch=lambda *_: None, in_flight=1, retry=self._retry)
-        self._batch = bulk.Batch()
+        self._batch = bulk.Entries()
 
     def _earlier(self) -> list[str]:
         """Ids of all rejects of this source."""
