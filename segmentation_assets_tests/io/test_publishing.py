@@ -15,7 +15,7 @@ import pytest
 from elasticsearch import ApiError, Elasticsearch
 
 from segmentation_assets.io import publishing
-from segmentation_assets.io.bulk import BulkFailed, Retry
+from segmentation_assets.io.bulk import BulkFailed, Pace, Retry
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, MissingPrivilege, ReadOnly
 from segmentation_assets.io.publishing import (
     AliasTaken,
@@ -304,6 +304,51 @@ def test_a_busy_item_is_repeated_and_only_that_item(es: Elasticsearch, proxy, st
         assert put(client).documents == 10
     assert sent == Counter([f"session-{i:04d}" for i in range(10)]) + Counter({"session-0003": 2, "session-0008": 1})
     assert es.count(index=ALIAS)["count"] == 10
+
+
+def test_of_a_table_a_batch_with_a_busy_item_is_asked_about_once_and_then_only_that_item_is_repeated(es, proxy):
+    """Columns are sent for one word; where it is the bad one, the batch goes again, and its items are answered for."""
+    busy = {"session-0003": 3, "session-0008": 2}
+    sent = Counter()
+
+    def status_of(key):
+        sent[key] += 1
+        busy[key] = busy.get(key, 0) - 1
+        return 429 if busy[key] >= 0 else None
+
+    proxy.refuse_items(status_of)
+    with Elasticsearch(proxy.url) as client:
+        assert put(client, pa.Table.from_pylist(documents(12)), batch_documents=10).documents == 12
+    twice = {f"session-{i:04d}": 2 for i in range(10)}
+    assert sent == Counter(twice | {"session-0003": 4, "session-0008": 3, "session-0010": 1, "session-0011": 1})
+    assert es.count(index=ALIAS)["count"] == 12
+
+
+def test_a_document_of_a_table_that_is_refused_for_good_stops_everything(es: Elasticsearch, before):
+    docs = [{**document, "cluster": "not a number"} for document in documents(3)]
+    with pytest.raises(BulkFailed, match="document_parsing_exception 3"):
+        put(es, pa.Table.from_pylist(docs))
+
+
+def test_ids_of_a_table_that_are_not_different_are_found_before_the_alias_moves(es: Elasticsearch, before):
+    with pytest.raises(VerificationFailed, match="holds 10 documents, 11 were written"):
+        put(es, pa.Table.from_pylist(documents(10) + documents(1)))
+
+
+def test_fewer_requests_are_sent_while_the_cluster_is_busy_and_more_again_when_it_is_not():
+    pace = Pace(8)
+    pace.busy()
+    pace.busy()
+    assert pace.allowed == 2
+    for _ in range(25):
+        pace.taken()
+    assert pace.allowed == 4
+    for _ in range(5):
+        pace.busy()
+    assert pace.allowed == 1
+    for _ in range(200):
+        pace.taken()
+    assert pace.allowed == 8
 
 
 def test_an_item_that_stays_busy_fails_after_the_bounded_number_of_attempts(es: Elasticsearch, proxy, before):
