@@ -4,7 +4,7 @@ What belongs here: how a cluster is named by a taxonomy, and the evidence. What 
 (taxonomy), its keywords in queries (matching), words for what it does not know (names), finding the clusters.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core.churn import Churn
+from segmentation_assets.core.collector import collector_paused
 from segmentation_assets.core.matching import KeywordMatcher, word_frequencies
 from segmentation_assets.core.meaning import learn_meanings
 from segmentation_assets.core.model import ClusterModel, StaleInputError, fingerprint, top_terms
@@ -145,6 +146,7 @@ class StaleModelError(StaleInputError):
     """Sessions, TF-IDF and model were not made from each other."""
 
 
+@collector_paused()
 def label(
     sessions: Sessions, tfidf: TfidfMatrix, model: ClusterModel, taxonomy: Taxonomy, settings: LabelSettings
 ) -> LabeledSegments:
@@ -250,9 +252,12 @@ def _keyword_sessions(
         learn_meanings(matcher, frequencies, meaning)
     by_segment: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     by_keyword: dict[int, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
+    alike: Counter[tuple[int, tuple[str, ...]]] = Counter()
     for query, count, cluster in zip(queries, counts, labels.tolist(), strict=True):
+        alike[cluster, matcher.essence(query)] += count
+    for (cluster, essence), count in alike.items():
         surest: dict[str, float] = {}
-        for key, match in matcher.find(query).items():
+        for key, match in matcher.match(essence).items():
             by_keyword[cluster][key] += count * match.certainty
             surest[match.segment] = max(match.certainty, surest.get(match.segment, 0.0))
         for segment, certainty in surest.items():

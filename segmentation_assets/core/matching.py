@@ -10,7 +10,7 @@ has a certainty, and the rules lean towards leaving a word alone: 'sheep' is no 
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from segmentation_assets.core.taxonomy import WORD, Taxonomy, fold, unaccented
@@ -83,6 +83,7 @@ class _Reading(NamedTuple):
 
 
 _NOTHING = _Reading((), (), False)
+_GAP = ""
 
 
 class KeywordMatcher:
@@ -120,7 +121,7 @@ class KeywordMatcher:
         for word in sorted(self._known):
             if len(word) >= TYPO_1 and word.isalpha():
                 self._by_ends[word[0], word[-1]].append(word)
-        self._readings: dict[str, _Reading] = {}
+        self._readings: dict[str, _Reading] = {_GAP: _NOTHING}
         self._meanings: dict[str, str] = {}
 
     @property
@@ -131,11 +132,30 @@ class KeywordMatcher:
     def learn(self, meanings: Mapping[str, str]) -> None:
         """Take words (folded) for keywords of one word that mean the same, where nothing else explains them."""
         self._meanings.update(meanings)
-        self._readings.clear()
+        self._readings = {_GAP: _NOTHING}
 
     def find(self, query: str) -> dict[tuple[str, str], Match]:
         """(segment, keyword) to the surest match of each keyword that a query holds."""
-        typed = WORD.findall(query.lower())
+        return self.match(WORD.findall(query.lower()))
+
+    def essence(self, query: str) -> tuple[str, ...]:
+        """The words of a query that its matches depend on, in order, with one gap for all others between two.
+
+        Queries of one essence have the same matches, which ``match`` finds: there are far fewer essences than queries.
+        """
+        words: list[str] = []
+        begins = False
+        for word in WORD.findall(query.lower()):
+            reading = self._readings.get(word) or self._read(word)
+            if reading is not _NOTHING or begins:  # whatever follows a beginning may be its end
+                words.append(word)
+            elif words and words[-1]:
+                words.append(_GAP)
+            begins = reading.begins
+        return tuple(words)
+
+    def match(self, typed: Sequence[str]) -> dict[tuple[str, str], Match]:
+        """As ``find``, of the words of a query in lower case, or of its ``essence``."""
         readings = [self._readings.get(word) or self._read(word) for word in typed]
         found: dict[tuple[str, str], Match] = {}
         for i, reading in enumerate(readings):
@@ -299,7 +319,7 @@ def _follow(rest: tuple[str, ...], readings: list[_Reading]) -> list[Kind]:
     return kinds
 
 
-def _keep(found: dict[tuple[str, str], Match], segment: str, keyword: str, kind: Kind, typed: list[str]) -> None:
+def _keep(found: dict[tuple[str, str], Match], segment: str, keyword: str, kind: Kind, typed: Sequence[str]) -> None:
     before = found.get((segment, keyword))
     if before is None or before.certainty < CERTAINTY[kind]:
         found[segment, keyword] = Match(segment, keyword, kind, CERTAINTY[kind], " ".join(typed))

@@ -18,6 +18,7 @@ from segmentation_assets.core.choose_k import KChoice, choose_k
 from segmentation_assets.core.churn import Decision
 from segmentation_assets.core.clustering import METHODS, nearest
 from segmentation_assets.core.clustering.kmeans import THREADS
+from segmentation_assets.core.collector import collector_paused
 from segmentation_assets.core.settings import ClusterSettings, VectorSettings
 from segmentation_assets.core.space import Corpus, Space, count_different
 from segmentation_assets.core.vectorize import TfidfMatrix, transform
@@ -127,6 +128,7 @@ class ClusterModel:
         return self.assign(rows)
 
 
+@collector_paused()
 def fit(
     tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings, previous: ClusterModel | None = None
 ) -> ClusterModel:

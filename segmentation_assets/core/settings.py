@@ -26,6 +26,12 @@ class SessionSettings(_Section):
         None, description="Only sessions at or after this time (ISO 8601; no zone means UTC)."
     )
     end: datetime | None = Field(None, description="Only sessions before this time.")
+    page_size: int = Field(
+        5_000, ge=1, le=10_000, description="Sessions in one answer; what is under way is in memory."
+    )
+    slices: int = Field(
+        2, ge=1, le=64, description="Answers asked for at a time. More help on a cluster of many shards."
+    )
 
     @field_validator("start", "end", mode="before")
     @classmethod
@@ -197,6 +203,14 @@ class PublishSettings(_Section):
 
     alias: str = Field("user_segments", min_length=1, description="Alias that readers use.")
     keep: int = Field(3, ge=1, le=100, description="Published indices kept, the current one included, for rollback.")
+    batch_documents: int = Field(5_000, ge=1, le=100_000, description="Documents in one request, 4 MB at most.")
+    in_flight: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Requests at a time; fewer by themselves while the cluster is busy. More help on a "
+        "cluster of many nodes.",
+    )
 
 
 class AutomationSettings(_Section):

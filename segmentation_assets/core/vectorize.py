@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from segmentation_assets.core import tokens
+from segmentation_assets.core.collector import collector_paused
 from segmentation_assets.core.settings import VectorSettings
 from segmentation_assets.core.tokens import FUNCTION_WORDS as FUNCTION_WORDS
 from segmentation_assets.core.tokens import Words
@@ -74,6 +75,7 @@ def analyzer(settings: VectorSettings) -> Callable[[str], list[str]]:
     return analyze
 
 
+@collector_paused()
 def vectorize(queries: pa.Array | pa.ChunkedArray, settings: VectorSettings) -> TfidfMatrix:
     """Compute TF-IDF of search queries.
 
@@ -129,6 +131,7 @@ def vectorize(queries: pa.Array | pa.ChunkedArray, settings: VectorSettings) -> 
     )
 
 
+@collector_paused()
 def transform(
     queries: Sequence[str],
     terms: pa.Array,

@@ -47,7 +47,14 @@ def raw_sessions(
                     f"{wanted.index} was empty: generated {generated} example sessions on the embedded node."
                 )
         sessions = read_sessions(
-            client, wanted.index, now=now, start=wanted.start, end=wanted.end, on_progress=log_progress(context.log)
+            client,
+            wanted.index,
+            now=now,
+            start=wanted.start,
+            end=wanted.end,
+            page_size=wanted.page_size,
+            slices=wanted.slices,
+            on_progress=log_progress(context.log),
         )
     intake = sessions.intake
     users = sessions.table["user_id"].unique()

@@ -60,6 +60,8 @@ def publish_segments(
         meta={"run_id": run_id, "model_version": labeled.model_version},
         template=segment_template(settings.alias),
         keep=settings.keep,
+        batch_documents=settings.batch_documents,
+        in_flight=settings.in_flight,
         on_progress=on_progress,
     )
     return PublishedSegments(

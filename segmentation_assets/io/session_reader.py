@@ -22,6 +22,7 @@ import pyarrow as pa
 from elastic_transport import SerializerCollection
 from elasticsearch import ApiError, Elasticsearch
 
+from segmentation_assets.core.collector import collector_paused
 from segmentation_assets.core.session_columns import ColumnReader, Columns
 from segmentation_assets.core.sessions import (
     CLOCK_SKEW,
@@ -126,6 +127,7 @@ def _undecoded(client: Elasticsearch) -> Elasticsearch:
 # --- the snapshot -----------------------------------------------------------------------------------------------------
 
 
+@collector_paused()
 def read_sessions(
     client: Elasticsearch,
     index: str,

@@ -339,3 +339,42 @@ def test_finding_does_not_depend_on_what_was_looked_for_before(queries: list[str
     """What a word was read as is remembered."""
     used = KeywordMatcher(TAXONOMY)
     assert [used.find(query) for query in queries] == [KeywordMatcher(TAXONOMY).find(query) for query in queries]
+
+
+# --- queries that are alike
+
+vocabulary = st.sampled_from(
+    [
+        "dress",
+        "dresses",
+        "shoe",
+        "leather",
+        "handbag",
+        "key",
+        "board",
+        "keybord",
+        "4070",
+        "rtx",
+        "cheap",
+        "sale",
+        "red",
+        "laptopstand",
+        "of",
+        "leatherhandbag",
+        "xyz",
+    ]
+)
+
+
+@given(st.lists(vocabulary, max_size=7).map(" ".join))
+def test_what_a_query_comes_down_to_has_the_matches_of_the_query(query: str) -> None:
+    matcher = KeywordMatcher(TAXONOMY, {"keyboard": 100})
+    whole, essence = matcher.find(query), matcher.match(matcher.essence(query))
+    assert {key: match[:4] for key, match in essence.items()} == {key: match[:4] for key, match in whole.items()}
+
+
+def test_queries_that_differ_in_what_is_no_keyword_are_one_and_the_same_in_essence() -> None:
+    matcher = KeywordMatcher(TAXONOMY)
+    assert matcher.essence("a big red dress of mine on sale") == matcher.essence("nice dress sale".replace(" ", " x "))
+    assert matcher.essence("dress on sale") != matcher.essence("dress sale")
+    assert matcher.essence("nothing of the kind") == ()
