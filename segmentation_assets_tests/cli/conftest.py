@@ -60,6 +60,8 @@ class Segments:
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["segments", *map(str, arguments)])
             patch.setattr(terminal, "_as_json", False)
+            for console in (terminal.out, terminal.err):  # they keep the width of the moment they were made
+                patch.setattr(console, "_width", None)
             capsys.readouterr()
             with pytest.raises(SystemExit) as exited:
                 main()
