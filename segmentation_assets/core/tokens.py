@@ -16,6 +16,8 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 # Words that join others and say nothing of what is wanted. Deliberately not scikit-learn's English list: that one holds
@@ -111,6 +113,7 @@ _CONNECTED = re.compile("['_&]")
 _TOKEN = re.compile(
     rf"\n|[$€£] ?\d+(?:[.,]\d+)*|\d+(?:[.,x]\d+)+%?\w*|\d+%|\w[{_LETTERS}]*(?:['&]\w[{_LETTERS}]*)*|{_FLAG}|[{_EMOJI}]"
 )
+_PLAIN_WORD = re.compile(r"\w\w+|\n")
 _SCRIPTS = re.compile(rf"[{_CJK}]+|[{_NO_SPACES}]+|[^{_CJK}{_NO_SPACES}]+")
 _SPACELESS = re.compile(rf"[{_CJK}{_NO_SPACES}]")
 _SYLLABLE = re.compile(rf"[^{_marks()}][{_marks()}]*|.")
@@ -182,8 +185,22 @@ class Words:
 
 
 def plain_words(queries: Sequence[str]) -> Words:
-    """Words of two word characters or more, in lower case: scikit-learn's rule, and nothing else."""
-    return _by_query(re.findall(r"\w\w+|\n", _in_lines(queries).lower()))
+    """Words of two word characters or more, in lower case: scikit-learn's rule, and nothing else.
+
+    Where nothing but spaces parts ASCII letters, digits and underscores, Arrow's split finds the same words in a
+    quarter of the time.
+    """
+    try:
+        texts = pa.array(queries, pa.string())
+    except (pa.ArrowException, UnicodeError):  # half of a character, which Arrow does not take
+        return _by_query(re.findall(_PLAIN_WORD, _in_lines(queries).lower()))
+    simple = pc.match_substring_regex(texts, r"\A[0-9A-Za-z_ ]*\z").to_numpy(zero_copy_only=False)
+    places, others = np.flatnonzero(simple), np.flatnonzero(~simple)
+    quick = _spaced_words(texts.take(pa.array(places)), places)
+    if not len(others):
+        return quick
+    slow = _by_query(re.findall(_PLAIN_WORD, _in_lines([queries[i] for i in others.tolist()]).lower()))
+    return _beside(quick, Words(slow.words, slow.ids, others[slow.rows].astype(np.int32)))
 
 
 def shop_words(queries: Sequence[str]) -> Words:
@@ -378,6 +395,25 @@ def _in_lines(queries: Sequence[str]) -> str:
     if text.count("\n") != len(queries) - 1:
         text = "\n".join([query.replace("\n", " ") for query in queries])
     return text
+
+
+def _spaced_words(texts: pa.Array, rows: NDArray[np.int64]) -> Words:
+    """Words of two characters or more between spaces, in lower case; ``rows`` are the queries' numbers."""
+    lists = pc.split_pattern(pc.ascii_lower(texts), " ")
+    long = pc.greater(pc.binary_length(lists.values), 1)
+    encoded = pc.dictionary_encode(lists.values.filter(long))
+    of_word = np.repeat(rows, np.diff(lists.offsets.to_numpy()))[long.to_numpy(zero_copy_only=False)]
+    return Words(encoded.dictionary.to_pylist(), encoded.indices.to_numpy(), of_word.astype(np.int32))
+
+
+def _beside(one: Words, other: Words) -> Words:
+    """The words of both, which are of different queries, in the order of the queries."""
+    index = {word: place for place, word in enumerate(one.words)}
+    place_of = np.array([index.setdefault(word, len(index)) for word in other.words], dtype=np.int32)
+    rows = np.concatenate([one.rows, other.rows])
+    order = np.argsort(rows, kind="stable")
+    ids = np.concatenate([one.ids, place_of[other.ids]]) if len(other.ids) else one.ids
+    return Words(list(index), ids[order].astype(np.int32), rows[order])
 
 
 def _by_query(tokens: Iterable[str]) -> Words:

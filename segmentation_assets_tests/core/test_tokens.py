@@ -1,5 +1,6 @@
 """Words: what people type, read as they mean it; and which words are one, decided by rules and frequencies alone."""
 
+import re
 import unicodedata
 from itertools import product
 
@@ -77,6 +78,13 @@ def test_what_people_type_and_the_words_it_holds(query: str, words: str) -> None
 def test_many_queries_are_read_like_each_alone(queries: list[str]) -> None:
     for read in (shop_words, plain_words):
         assert by_query(read(queries), len(queries)) == [by_query(read([query]), 1)[0] for query in queries]
+
+
+@given(st.lists(st.text(st.characters(), max_size=12) | st.text("ab_1 -", max_size=12), max_size=6))
+@settings(deadline=None, max_examples=300)
+def test_plain_words_are_those_of_the_textbook_rule(queries: list[str]) -> None:
+    expected = [re.findall(r"\w\w+", query.lower()) for query in queries]
+    assert by_query(plain_words(queries), len(queries)) == expected
 
 
 @given(st.text(max_size=40))
