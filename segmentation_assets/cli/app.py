@@ -98,7 +98,7 @@ def demo(
     answer_in_json(json)
     default = DataDir.resolve()  # what a command without --data-dir will use
     data = session.use_data_dir(data_dir, config)
-    with session.server(data, keep=keep):
+    with session.server(data, keep=keep, run=True):
         if session.is_embedded():
             _seed_if_empty(data, sessions, seed)
         code = _run({"ops": {"raw_sessions": {"config": {"generate_when_empty": False}}}}, json)
@@ -153,7 +153,7 @@ def run(
     answer_in_json(json)
     data = session.use_data_dir(data_dir, config)
     wanted = {name: value for name, value in {"k": k, "method": method, "seed": seed}.items() if value is not None}
-    with session.server(data):
+    with session.server(data, run=True):
         ops = {
             "raw_sessions": {"config": {"generate_when_empty": False}},
             "tfidf_matrix": {"config": {"method": method} if method else {}},

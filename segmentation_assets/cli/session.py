@@ -61,15 +61,20 @@ def is_embedded() -> bool:
     return not os.environ.get("ELASTICSEARCH_URL")
 
 
-def _import_what_follows() -> None:
+_OF_A_RUN = ("sklearn.cluster", "sklearn.utils.extmath", "pandas", "matplotlib.figure", "matplotlib.font_manager")
+"""Slow imports that are put off until they are needed; a run needs them all."""
+
+
+def _import_what_follows(run: bool) -> None:
     with suppress(Exception):  # whatever is wrong with it is said where it is needed
-        importlib.import_module("segmentation_assets.definitions")
+        for name in ("segmentation_assets.definitions", *(_OF_A_RUN if run else ())):
+            importlib.import_module(name)
 
 
 @contextmanager
-def server(data: DataDir, keep: bool = False) -> Iterator[None]:
+def server(data: DataDir, keep: bool = False, run: bool = False) -> Iterator[None]:
     """Have a server while inside: start the embedded node where no cluster is named, and stop it if nobody else uses
-    it.
+    it. ``run`` says that assets will be materialized.
     """
     if not is_embedded():
         yield
@@ -77,7 +82,7 @@ def server(data: DataDir, keep: bool = False) -> Iterator[None]:
     from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch
 
     # The node takes seconds to start, and so do these imports, each mostly on a core of its own.
-    imports = threading.Thread(target=_import_what_follows, daemon=True)
+    imports = threading.Thread(target=_import_what_follows, args=(run,), daemon=True)
     imports.start()
     try:
         lease = EmbeddedElasticsearch(data).acquire(keep=keep, on_progress=say)

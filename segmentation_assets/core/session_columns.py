@@ -13,14 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from segmentation_assets.core.sessions import MAX_ID_LENGTH, SESSION_SCHEMA, usable_id, usable_query
+from segmentation_assets.core.sessions import MAX_ID_LENGTH, MAX_QUERY_LENGTH, SESSION_SCHEMA, usable_id, usable_query
 
 REMEMBERED = 100_000
 """Different queries, and user ids, whose verdict is kept at hand."""
 
 _ISO = r"\A(?:19[7-9]\d|2\d{3})-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?(?:Z|\+00:00)?\z"
 _ZONE = r"(?:Z|\+00:00)\z"
-_PRINTABLE = r"\A[!-~]+\z"
+_MICROSECONDS = pa.timestamp("us", tz="UTC")
+_YEAR_3000 = 32_503_680_000_000_000
+_NONE = np.zeros(1, np.int32)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class ColumnReader:
         try:
             session_ids = pa.array(columns.session_id, pa.string())
             clicks = pa.array(columns.clicked_product_ids, pa.list_(pa.string()))
-            users = pa.array([self._users[value] for value in columns.user_id], pa.string())
-            queries = pa.array([self._queries[value] for value in columns.search_query], pa.string())
+            users = _tidied(columns.user_id, _settled_ids, self._users)
+            queries = _tidied(columns.search_query, _settled_queries, self._queries)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):  # something else than text where text belongs
             return SESSION_SCHEMA.empty_table(), np.zeros(n, dtype=np.bool_)
         moments = _moments(columns.timestamp)
@@ -89,54 +91,82 @@ class ColumnReader:
             & _mask(queries.is_valid())
             & _mask(pc.less_equal(moments, self._latest))
         )
-        table = pa.table(
-            [
-                session_ids,
-                users,
-                queries,
-                pc.fill_null(clicks, []),
-                moments.cast(pa.timestamp("ms", "UTC"), safe=False),
-            ],
-            schema=SESSION_SCHEMA,
-        )
+        millis = moments.cast(pa.timestamp("ms", tz="UTC"), safe=False)
+        table = pa.table([session_ids, users, queries, pc.fill_null(clicks, []), millis], schema=SESSION_SCHEMA)
         return table if taken.all() else table.filter(pa.array(taken)), taken
+
+
+def _tidied(values: Sequence[object], settled: Callable[[pa.Array], NDArray[np.bool_]], tidy: Remembered) -> pa.Array:
+    """The values as text; null for what cannot be one. Only what is not settled is asked about one by one."""
+    try:
+        texts = pa.array(values, pa.string())
+    except (pa.ArrowException, TypeError):  # numbers, here and there
+        return pa.array([tidy[value] for value in values], pa.string())
+    odd = ~settled(texts)
+    if odd.any():
+        found = [tidy[value] for value in texts.filter(pa.array(odd)).to_pylist()]
+        texts = pc.replace_with_mask(texts, pa.array(odd), pa.array(found, pa.string()))
+    return texts
 
 
 def _moments(values: Sequence[object]) -> pa.Array:
     """Microseconds in UTC; null for what is not plainly a time."""
-    of_type = pa.timestamp("us", tz="UTC")
     try:
         texts = pa.array(values, pa.string())
     except (pa.ArrowException, TypeError):
         return _unix_times(values)
-    iso = pc.fill_null(pc.match_substring_regex(texts, _ISO), False)
-    texts = pc.if_else(iso, texts, pa.scalar(None, pa.string()))
     try:
-        return pc.replace_substring_regex(texts, _ZONE, "").cast(pa.timestamp("us")).cast(of_type)
+        if _uniform(texts):
+            return _within_bounds(texts.cast(_MICROSECONDS))
+        iso = pc.fill_null(pc.match_substring_regex(texts, _ISO), False)
+        texts = pc.if_else(iso, texts, pa.scalar(None, pa.string()))
+        return pc.replace_substring_regex(texts, _ZONE, "").cast(pa.timestamp("us")).cast(_MICROSECONDS)
     except pa.ArrowException:  # looks like a time and is none: the 31st of April
-        return pa.nulls(len(texts), of_type)
+        return pa.nulls(len(texts), _MICROSECONDS)
+
+
+def _uniform(texts: pa.Array) -> bool:
+    """Whether all are of the form 2026-01-31T12:34:56.789Z, as far as its signs go; Arrow looks at the digits."""
+    data, offsets = _bytes(texts)
+    if texts.null_count or not len(texts) or len(data) != 24 * len(texts) or (np.diff(offsets) != 24).any():
+        return False
+    table = data.reshape(len(texts), 24)
+    return bool((table[:, [4, 7, 10, 13, 16, 19, 23]] == np.frombuffer(b"--T::.Z", np.uint8)).all())
+
+
+def _within_bounds(moments: pa.Array) -> pa.Array:
+    """Before 1970 and after 2999 the plain way decides, which knows what a datetime can hold."""
+    numbers = moments.cast(pa.int64())
+    inside = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, _YEAR_3000))
+    return pc.if_else(pc.fill_null(inside, False), moments, pa.scalar(None, _MICROSECONDS))
 
 
 def _unix_times(values: Sequence[object]) -> pa.Array:
     try:
         millis = pa.array(values, pa.int64())
-        # Before 1970 and after 2999 the plain way decides, which knows what a datetime can hold.
-        inside = pc.and_(pc.greater_equal(millis, 0), pc.less(millis, 32_503_680_000_000))
-        millis = pc.if_else(pc.fill_null(inside, False), millis, pa.scalar(None, pa.int64()))
-        return millis.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC"))
+        millis = pc.if_else(pc.less(pc.abs(millis), _YEAR_3000 // 1000), millis, pa.scalar(None, pa.int64()))
+        return _within_bounds(millis.cast(pa.timestamp("ms", tz="UTC")).cast(_MICROSECONDS))
     except (pa.ArrowException, TypeError, OverflowError):
-        return pa.nulls(len(values), pa.timestamp("us", tz="UTC"))
+        return pa.nulls(len(values), _MICROSECONDS)
 
 
 def _settled_ids(ids: pa.Array) -> NDArray[np.bool_]:
     """(n,) whether each is an id as it stands: printable ASCII without a space, and not too long."""
-    length = pc.binary_length(ids)
-    fits = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_ID_LENGTH))
-    data = ids.buffers()[2]
-    # One look at all the bytes is twenty times cheaper than one look at each id, and nearly always enough.
-    if data is not None and (np.frombuffer(data, np.uint8) - np.uint8(33) > 93).any():
-        fits = pc.and_(fits, pc.match_substring_regex(ids, _PRINTABLE))
-    return _mask(fits)
+    data, offsets = _bytes(ids)
+    return _holds_none(_outside(data, 0x21), offsets) & _has_length(offsets, MAX_ID_LENGTH) & _mask(ids.is_valid())
+
+
+def _settled_queries(queries: pa.Array) -> NDArray[np.bool_]:
+    """(n,) whether each is a query as it stands: printable ASCII, one space at a time and none at the ends."""
+    data, offsets = _bytes(queries)
+    odd = _outside(data, 0x20)
+    space = data == 0x20
+    odd[1:] |= space[1:] & space[:-1]  # the end of one and the beginning of the next row: looked at once more, no harm
+    fits = _has_length(offsets, MAX_QUERY_LENGTH)
+    if len(data):
+        first, last = np.minimum(offsets[:-1], len(data) - 1), np.maximum(offsets[1:] - 1, 0)
+        fits &= ~space[first] & ~space[last]
+    return _holds_none(odd, offsets) & fits & _mask(queries.is_valid())
 
 
 def _all_settled(lists: pa.Array) -> NDArray[np.bool_]:
@@ -144,9 +174,32 @@ def _all_settled(lists: pa.Array) -> NDArray[np.bool_]:
     settled = _settled_ids(lists.values)
     if settled.all():
         return np.ones(len(lists), dtype=np.bool_)
-    wrong = np.concatenate([[0], np.cumsum(~settled)])
-    offsets = lists.offsets.to_numpy()
-    return np.asarray(wrong[offsets[1:]] == wrong[offsets[:-1]])
+    return _holds_none(~settled, lists.offsets.to_numpy())
+
+
+def _bytes(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """The bytes of all texts, and (n + 1,) where each begins."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, texts.offset * 4) if len(texts) else _NONE
+    data = texts.buffers()[2]
+    return (np.frombuffer(data, np.uint8)[: offsets[-1]] if data is not None else np.empty(0, np.uint8)), offsets
+
+
+def _outside(data: NDArray[np.uint8], first: int) -> NDArray[np.bool_]:
+    """(m,) which bytes are not between the given one and the tilde."""
+    return data - np.uint8(first) > 0x7E - first
+
+
+def _holds_none(marks: NDArray[np.bool_], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(n,) which rows have no mark between their offsets."""
+    if not marks.any():
+        return np.ones(len(offsets) - 1, dtype=np.bool_)
+    before = np.concatenate([[0], np.cumsum(marks)])
+    return np.asarray(before[offsets[1:]] == before[offsets[:-1]])
+
+
+def _has_length(offsets: NDArray[np.int32], most: int) -> NDArray[np.bool_]:
+    length = np.diff(offsets)
+    return (length > 0) & (length <= most)
 
 
 def _mask(truth: pa.Array) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ from segmentation_assets.io.templates import (
 REJECTED_DOCUMENT_BYTES = 8192
 """How much of a rejected record is kept to look at."""
 
-PAGE_SIZE = 5_000
+PAGE_SIZE = 10_000
 KEEP_ALIVE = "2m"
 """Of a point in time, renewed with each page."""
 
