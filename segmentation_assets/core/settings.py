@@ -27,7 +27,7 @@ class SessionSettings(_Section):
     )
     end: datetime | None = Field(None, description="Only sessions before this time.")
     page_size: int = Field(
-        5_000, ge=1, le=10_000, description="Sessions in one answer; what is under way is in memory."
+        10_000, ge=1, le=10_000, description="Sessions in one answer; what is under way is in memory."
     )
     slices: int = Field(
         2, ge=1, le=64, description="Answers asked for at a time. More help on a cluster of many shards."
