@@ -39,17 +39,13 @@ class ConsensusKMeans(TextbookKMeans):
         """The consensus as a mixture of the terms; ``n_init`` starts of the k-means that finds it."""
         sample = corpus.sample(SAMPLE_USERS, SAMPLE_SEARCHES, seed)
         part = _enough_documents(sample, k)
-        views = self._partitions(part, k, components, seed)
+        views = partitions(part, k, components, seed)
         members = [best(settle(part, labels, k), part) for labels in views]
         settled = settle(part, agree(members, part.searched, k, seed, n_init), k, CONSENSUS_ROUNDS)
         if sample is not corpus:
             documents = corpus.counted_documents
             settled = refine_mixture(documents, settled.memberships(documents), MEMBER_ROUNDS)
         return memberships_or_terms(settled, corpus.rows, k)
-
-    def _partitions(self, corpus: Corpus, k: int, components: int, seed: int) -> list[NDArray[np.int32]]:
-        """What the consensus is sought among."""
-        return partitions(corpus, k, components, seed)
 
 
 def partitions(corpus: Corpus, k: int, components: int, seed: int, each: int = EACH) -> list[NDArray[np.int32]]:
