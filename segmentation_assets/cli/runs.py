@@ -69,8 +69,21 @@ class RunReport:
 
 def materialize(run_config: dict[str, Any], instance: dg.DagsterInstance) -> RunReport:
     """Materialize the whole graph, with progress on the terminal."""
-    job = build_definitions().resolve_job_def(JOB)
-    return _execute(job, run_config, instance)
+    launch = _launch_tags()
+    with _following(instance, launch):
+        # Not execute_in_process, which keeps what every asset returned until the end of the run.
+        result = dg.execute_job(
+            dg.reconstructable(segmentation_job),
+            instance=instance,
+            run_config={**run_config, **_QUIET},
+            tags=launch,
+        )
+    return _collect(result)
+
+
+def segmentation_job() -> dg.JobDefinition:
+    """The job that materializes the whole graph; by this name Dagster finds it again."""
+    return build_definitions().resolve_job_def(JOB)
 
 
 def evaluate_checks(instance: dg.DagsterInstance, stored: list[str]) -> RunReport:
@@ -80,7 +93,10 @@ def evaluate_checks(instance: dg.DagsterInstance, stored: list[str]) -> RunRepor
     )
     definitions = build_definitions()
     job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[checks_only])).resolve_job_def("checks")
-    report = _execute(job, {}, instance)
+    launch = _launch_tags()
+    with _following(instance, launch):
+        result = job.execute_in_process(run_config=_QUIET, instance=instance, raise_on_error=False, tags=launch)
+    report = _collect(result)
     report.unevaluated = [
         (key.asset_key.path[-1], key.name)
         for key in sorted(definitions.resolve_asset_graph().asset_check_keys)
@@ -107,22 +123,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
-def _execute(job: dg.JobDefinition, run_config: dict[str, Any], instance: dg.DagsterInstance) -> RunReport:
-    run_id = str(uuid4())
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    with _following(instance, run_id):
-        result = job.execute_in_process(
-            run_config={**run_config, **quiet},
-            instance=instance,
-            run_id=run_id,
-            raise_on_error=False,
-            tags={"segments/started_by": "cli"},
-        )
-    return _collect(result, run_id)
+_QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def _collect(result: dg.ExecuteInProcessResult, run_id: str) -> RunReport:
-    report = RunReport(run_id, result.success)
+def _launch_tags() -> dict[str, str]:
+    """Tags by which a run that is about to be started is known."""
+    return {"segments/started_by": "cli", "segments/launch": str(uuid4())}
+
+
+def _collect(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> RunReport:
+    report = RunReport(result.run_id, result.success)
     reached = set()
     for event in result.all_events:
         step = event.step_key or ""
@@ -160,16 +170,20 @@ def verdict(evaluation: AssetCheckEvaluation) -> CheckVerdict:
 
 
 @contextmanager
-def _following(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Show each step as it starts and ends, read from the instance's event log as the UI does."""
+def _following(instance: dg.DagsterInstance, launch: dict[str, str]) -> Iterator[None]:
+    """Show each step of the run with these tags as it starts and ends, read from the event log as the UI does."""
     over = threading.Event()
 
     def follow() -> None:
-        cursor, running = None, ""
+        cursor, running, run_id = None, "", None
         with Live(Text(""), console=err, transient=True, refresh_per_second=8) as live:
             last = False
             while not last:
                 last = over.wait(0.25)
+                if run_id is None:
+                    run_id = next(iter(instance.get_run_ids(dg.RunsFilter(tags=launch), limit=1)), None)
+                if run_id is None:
+                    continue
                 page = instance.get_records_for_run(run_id, cursor=cursor, limit=500)
                 cursor = page.cursor
                 for line, step in _lines([record.event_log_entry for record in page.records], running):
