@@ -73,7 +73,7 @@ def materialize(run_config: dict[str, Any], instance: dg.DagsterInstance) -> Run
     with _following(instance, launch):
         # Not execute_in_process, which keeps what every asset returned until the end of the run.
         result = dg.execute_job(
-            dg.reconstructable(segmentation_job),
+            dg.build_reconstructable_job(__name__, segmentation_job.__name__, (launch[_LAUNCH],)),
             instance=instance,
             run_config={**run_config, **_QUIET},
             tags=launch,
@@ -81,8 +81,13 @@ def materialize(run_config: dict[str, Any], instance: dg.DagsterInstance) -> Run
     return _collect(result)
 
 
-def segmentation_job() -> dg.JobDefinition:
-    """The job that materializes the whole graph; by this name Dagster finds it again."""
+def segmentation_job(launch: str) -> dg.JobDefinition:
+    """The job that materializes the whole graph, under the name by which Dagster finds it again.
+
+    Args:
+        launch: of what; Dagster keeps a job it has found for as long as the arguments are the same, and another launch
+            in this process may have another environment.
+    """
     return build_definitions().resolve_job_def(JOB)
 
 
@@ -123,12 +128,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
+_LAUNCH = "segments/launch"
 _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def _launch_tags() -> dict[str, str]:
     """Tags by which a run that is about to be started is known."""
-    return {"segments/started_by": "cli", "segments/launch": str(uuid4())}
+    return {"segments/started_by": "cli", _LAUNCH: str(uuid4())}
 
 
 def _collect(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> RunReport:
