@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core.churn import Churn
@@ -19,6 +18,7 @@ from segmentation_assets.core.matching import KeywordMatcher, word_frequencies
 from segmentation_assets.core.meaning import learn_meanings
 from segmentation_assets.core.model import ClusterModel, StaleInputError, fingerprint, top_terms
 from segmentation_assets.core.names import contrastive_terms, suggested_names, typical_queries
+from segmentation_assets.core.numbering import numbered
 from segmentation_assets.core.sessions import Intake, Sessions
 from segmentation_assets.core.settings import LabelSettings
 from segmentation_assets.core.taxonomy import (
@@ -282,27 +282,27 @@ def dominant_segments(table: pa.Table) -> pa.Table:
     Returns:
         columns user_id, segment, sessions (of that segment), total (of the user); one row a user, sorted by user_id.
     """
-    grouped = table.group_by(["user_id", "segment"]).aggregate([("session_id", "count"), ("timestamp", "max")])
-    grouped = grouped.append_column("named", pc.cast(pc.not_equal(grouped["segment"], OTHER), pa.int8()))
-    totals = table.group_by("user_id").aggregate([("session_id", "count")])
-    frame = grouped.sort_by(
-        [("user_id", "ascending"), ("session_id_count", "descending"), ("named", "descending"),
-         ("timestamp_max", "descending"), ("segment", "ascending")]
-    )  # fmt: skip
-    users = frame["user_id"].combine_chunks()
-    first = pc.if_else(
-        pc.equal(pa.array(range(len(users))), 0),
-        True,
-        pc.not_equal(users, users.take(pa.array(np.maximum(np.arange(len(users)) - 1, 0)))),
-    )
-    firsts = frame.filter(first)
-    totals = totals.sort_by("user_id")
+    users, user = numbered(table["user_id"])
+    segments, segment = numbered(table["segment"])
+    counts = np.bincount(user.astype(np.int64) * len(segments) + segment, minlength=len(users) * len(segments))
+    counts = counts.reshape(len(users), len(segments))
+    most = counts.max(axis=1, initial=0)
+    top = counts == most[:, None]
+    named = np.array([name != OTHER for name in segments.to_pylist()], dtype=np.bool_)
+    top &= named | ~(top & named).any(axis=1)[:, None]
+    chosen = top.argmax(axis=1) if len(users) else np.empty(0, np.int64)  # the first by name
+    open_rows = np.flatnonzero((top.sum(axis=1) > 1)[user] & top[user, segment])
+    if len(open_rows):
+        moment = table["timestamp"].take(pa.array(open_rows)).combine_chunks().cast(pa.int64()).to_numpy()
+        latest = open_rows[np.lexsort((segment[open_rows], -moment, user[open_rows]))]
+        whose, first = np.unique(user[latest], return_index=True)
+        chosen[whose] = segment[latest[first]]
     return pa.table(
         {
-            "user_id": firsts["user_id"],
-            "segment": firsts["segment"],
-            "sessions": firsts["session_id_count"],
-            "total": totals["session_id_count"],
+            "user_id": users,
+            "segment": segments.take(pa.array(chosen)),
+            "sessions": pa.array(most.astype(np.int64)),
+            "total": pa.array(counts.sum(axis=1).astype(np.int64)),
         }
     )
 

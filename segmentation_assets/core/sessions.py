@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from segmentation_assets.core.numbering import numbered
+
 MAX_QUERY_LENGTH = 512
 """Characters. A longer 'query' is a pasted page or an attack, not a search."""
 
@@ -106,12 +108,7 @@ class Sessions:
 
     def user_numbers(self) -> NDArray[np.int32]:
         """(n_sessions,) the user of each session as a number in the order of the sorted user ids."""
-        users = pc.dictionary_encode(self.table["user_id"].combine_chunks())
-        order = pc.sort_indices(users.dictionary).to_numpy()
-        rank = np.empty(len(order), dtype=np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
-        numbers: NDArray[np.int32] = rank[users.indices.to_numpy()]
-        return numbers
+        return numbered(self.table["user_id"])[1]
 
 
 def parse_timestamp(value: object) -> datetime | None:

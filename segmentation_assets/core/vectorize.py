@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from segmentation_assets.core import tokens
 from segmentation_assets.core.collector import collector_paused
+from segmentation_assets.core.numbering import numbered
 from segmentation_assets.core.settings import VectorSettings
 from segmentation_assets.core.tokens import FUNCTION_WORDS as FUNCTION_WORDS
 from segmentation_assets.core.tokens import Words
@@ -91,7 +91,7 @@ def vectorize(queries: pa.Array | pa.ChunkedArray, settings: VectorSettings) -> 
     """
     if len(queries) == 0:
         raise NoVocabularyError("There are no sessions to vectorize.", "Add sessions, or widen the time window.")
-    distinct, of_session = _distinct(queries)
+    distinct, of_session = numbered(queries)
     counts = np.bincount(of_session, minlength=len(distinct)).astype(np.int64)
     typed = _read(distinct.to_pylist(), settings)
     words, names, spellings = typed, {word: word for word in typed.words}, dict[str, str]()
@@ -237,13 +237,3 @@ def _weigh(frequencies: csr_matrix, idf: NDArray[np.float64]) -> csr_matrix:
     weighted = csr_matrix(frequencies.multiply(idf))
     weighted.sort_indices()  # sums in one fixed order: the same queries give the same bits
     return normalize(weighted, copy=False) if weighted.shape[0] else weighted  # scikit-learn refuses no rows
-
-
-def _distinct(queries: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
-    """The different texts, sorted, and the place of each query's own among them."""
-    chunks = queries if isinstance(queries, pa.ChunkedArray) else pa.chunked_array([queries])
-    encoded = pc.dictionary_encode(chunks.combine_chunks())
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
-    rank = np.empty(len(order), dtype=np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    return encoded.dictionary.take(pa.array(order)), rank[encoded.indices.to_numpy()]
