@@ -69,7 +69,7 @@ class Part:
         name: of the way.
         wall: seconds by stage.
         cpu: seconds of the client by stage, all threads.
-        node_cpu: seconds of the node, all stages.
+        node_cpu: seconds of the node, all stages, and of reading it all once more for the digest.
         peak_mb: highest resident memory of the client.
         documents: written.
         digest: of what was written.
@@ -128,6 +128,8 @@ def main() -> None:
                 part = _apart(way, lease.url, root, name, *arguments)
                 part.node_cpu = _cpu(node) - before
                 parts.append(part)
+    if len({part.digest for part in parts}) > 1:
+        raise SystemExit(f"Not the same was written: { {part.name: part.digest for part in parts} }")
     if options.json:
         print(json.dumps([asdict(part) for part in parts], indent=1))
         return

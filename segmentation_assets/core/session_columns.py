@@ -81,9 +81,9 @@ class ColumnReader:
             clicks = pa.array(columns.clicked_product_ids, pa.list_(pa.string()))
             users = _tidied(columns.user_id, _settled_ids, self._users)
             queries = _tidied(columns.search_query, _settled_queries, self._queries)
+            moments = _moments(columns.timestamp)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):  # something else than text where text belongs
             return SESSION_SCHEMA.empty_table(), np.zeros(n, dtype=np.bool_)
-        moments = _moments(columns.timestamp)
         taken = (
             _settled_ids(session_ids)
             & _all_settled(clicks)

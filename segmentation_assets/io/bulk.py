@@ -360,6 +360,8 @@ class _Sender:
             brief = self._client.bulk(index=self._index, operations=body, filter_path="errors")
             if brief.get("errors") is False:
                 return None
+            self._pace.busy()
+            self._stop.wait(self._retry.delay(0))
         answer = self._client.bulk(
             index=self._index,
             operations=body,

@@ -38,7 +38,7 @@ def in_batches(
     Args:
         table: a column a field; see ``fits``. A missing value is written as null.
         id_field: the column of text, without missing values, that is the document's id as well.
-        constants: fields that are the same in every document.
+        constants: fields that are the same in every document; they stand in for columns of the same name.
         documents: rows in a batch at most.
         size: bytes of a batch at most, unless one row has more.
 
@@ -48,6 +48,7 @@ def in_batches(
     """
     if not pa.types.is_string(table.schema.field(id_field).type) or table[id_field].null_count:
         raise TypeError(f"{id_field} has to be text, and there in every row")
+    table = table.drop_columns([name for name in constants or () if name in table.column_names])
     tail = "".join(f",{_name(name)}:{bulk.to_json(value).decode()}" for name, value in (constants or {}).items())
     for rows in table.combine_chunks().to_batches(max_chunksize=documents):
         ids = rows.column(id_field)

@@ -114,6 +114,12 @@ def test_an_id_that_is_not_settled_leaves_only_its_own_row_to_be_looked_at(field
     assert table.num_rows == taken.sum()
 
 
+def test_half_a_character_anywhere_is_left_to_be_looked_at():
+    for field in ("user_id", "search_query", "timestamp"):
+        rows = [row(), row(**{field: "\ud800"})]
+        assert ColumnReader(NOW).take(columns(["a", "b"], rows))[1].tolist() == [False, False]
+
+
 def test_a_later_time_is_left_to_be_looked_at():
     late = (NOW + timedelta(milliseconds=1)).isoformat()
     rows = [row(timestamp=moment) for moment in (NOW.isoformat(), late)]

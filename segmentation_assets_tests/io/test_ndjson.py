@@ -90,6 +90,14 @@ def test_other_types_are_left_to_those_who_write_document_by_document():
         documents(pa.table({"id": ["a"], "clicks": [["p"]]}))
 
 
+def test_a_constant_stands_in_for_a_column_of_its_name():
+    table = pa.table({"id": ["a"], "model": ["old"]})
+    ((_, document),) = documents(table, constants={"model": "new"})
+    (line,) = [batch.body() for batch in ndjson.in_batches(table, "id", {"model": "new"})]
+    assert document == {"id": "a", "model": "new"}
+    assert line.count(b"model") == 1
+
+
 def test_some_of_a_batch_can_be_asked_for():
     (batch,) = ndjson.in_batches(pa.table({"id": ["a", "b", "c"]}), "id")
     assert batch.body([2, 0]) == b'{"index":{"_id":"c"}}\n{"id":"c"}\n{"index":{"_id":"a"}}\n{"id":"a"}\n'
