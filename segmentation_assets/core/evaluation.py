@@ -208,9 +208,10 @@ def user_clusters(
     pairs, pair_of = np.unique(np.stack([users[inside], clusters[inside]], axis=1), axis=0, return_inverse=True)
     pair_of = pair_of.ravel()
     sessions = np.bincount(pair_of)
-    # Summed in an order that does not depend on that of the sessions, and rounded: a tie is a tie.
+    # Summed in an order that does not depend on that of the sessions, and rounded to what 32 bits can tell apart (0.1 +
+    # 0.2 and 0.3 differ in the eighth digit): a tie is a tie.
     order = np.lexsort((confidence[inside], pair_of))
-    sums = np.bincount(pair_of[order], weights=confidence[inside][order].astype(np.float64)).round(9)
+    sums = np.bincount(pair_of[order], weights=confidence[inside][order].astype(np.float64)).round(6)
     best = np.lexsort((pairs[:, 1], -sums, -sessions, pairs[:, 0]))
     first = best[np.unique(pairs[best, 0], return_index=True)[1]]
     found[pairs[first, 0]] = pairs[first, 1]

@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
+from random import Random
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -250,6 +251,7 @@ def test_a_user_is_where_most_of_their_sessions_are() -> None:
     st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 3), st.integers(0, 4)), min_size=1, max_size=60),
     st.randoms(use_true_random=False),
 )
+@example([(3, 0, 0), (3, 0, 1), (3, 0, 2), (3, 3, 0), (3, 3, 0), (3, 3, 3)], Random(0))  # 0.1 + 0.2 and 0.3
 def test_a_users_cluster_is_the_same_in_any_order_of_the_sessions(
     sessions: list[tuple[int, int, int]], random: Any
 ) -> None:
