@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from statistics import fmean, median
 
 import numpy as np
@@ -24,16 +24,16 @@ import pyarrow.compute as pc
 from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from benchmarks.generated import END, sessions_of
 from segmentation_assets.core.churn import Churn
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.labels import LabeledSegments, label, shipped_taxonomy
 from segmentation_assets.core.model import ClusterModel
 from segmentation_assets.core.retrain import made_with, retrain, with_churn
-from segmentation_assets.core.sessions import Intake, SessionBuilder, Sessions
+from segmentation_assets.core.sessions import Intake, Sessions
 from segmentation_assets.core.settings import Settings
 from segmentation_assets.core.vectorize import vectorize
 
-END = datetime(2026, 11, 1, tzinfo=UTC)
 RETRAININGS = 10
 SHARE = 0.9
 TEXTBOOK = "kmeans"
@@ -72,10 +72,7 @@ def main() -> None:
 
 
 def _generated(n: int, seed: int) -> Sessions:
-    builder = SessionBuilder(END)
-    for document in generate_sessions(n, seed, END).documents:
-        builder.add(document["session_id"], document)
-    return builder.finish()
+    return sessions_of(generate_sessions(n, seed, END).documents)
 
 
 def _samples(sessions: Sessions) -> list[Sessions]:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from elasticsearch import Elasticsearch, helpers
 
+from benchmarks.generated import END
 from segmentation_assets.core import quality
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.labels import label, shipped_taxonomy
@@ -54,7 +55,6 @@ from segmentation_assets.io.templates import create_index, ensure_template, segm
 from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch
 from segmentation_assets.paths import HOME_VARIABLE, DataDir
 
-END = datetime(2026, 11, 1, tzinfo=UTC)
 AT_ONCE = 1_000_000
 """Sessions generated with one seed; more are generated with the next."""
 
@@ -261,7 +261,7 @@ def dagster(url: str, root: Path, name: str, method: str, n_init: int) -> Part:
         stderr=subprocess.PIPE,
         text=True,
     )
-    cpu = _watch(process, part)
+    watch = _Watch(psutil.Process(process.pid))
     out, error = process.communicate()
     whole = time.perf_counter() - started
     if process.returncode:
@@ -270,7 +270,7 @@ def dagster(url: str, root: Path, name: str, method: str, n_init: int) -> Part:
     names = dict(zip(seconds, (READ, VECTORS, CLUSTERS, LABELS, WRITE), strict=False))
     part.wall = {names.get(step, step): value for step, value in seconds.items() if step in names}
     part.wall["start, checks, stop"] = whole - sum(part.wall.values())
-    part.cpu = {"all": cpu()}
+    part.cpu, part.peak_mb = {"all": watch.cpu}, watch.peak_mb
     client = Elasticsearch(url, request_timeout=120)
     index = next(iter(client.indices.get_alias(name="dagster").body))
     part.documents, part.digest = _digest(client, index)
@@ -361,50 +361,28 @@ def _apart(way: Callable[..., Part], *arguments: Any) -> Part:
 
 
 def _with_peak(way: Callable[..., Part], arguments: tuple[Any, ...]) -> Part:
-    peak = _Peak(psutil.Process())
+    watch = _Watch(psutil.Process())
     part = way(*arguments)
-    part.peak_mb = part.peak_mb or peak.megabytes
+    part.peak_mb = part.peak_mb or watch.peak_mb
     return part
 
 
-class _Peak:
-    """Highest resident memory, watched from the side."""
+class _Watch:
+    """Highest resident memory and CPU seconds so far of a process, watched from the side until it ends."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
-        self.bytes = 0
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.peak_mb = self.cpu = 0.0
+        threading.Thread(target=self._follow, daemon=True).start()
 
-    def _watch(self) -> None:
+    def _follow(self) -> None:
         while True:
             try:
-                self.bytes = max(self.bytes, self._process.memory_info().rss)
+                self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
+                self.cpu = _cpu(self._process)
             except psutil.Error:
                 return
             time.sleep(0.05)
-
-    @property
-    def megabytes(self) -> float:
-        return self.bytes / 1e6
-
-
-def _watch(process: "subprocess.Popen[str]", part: Part) -> Callable[[], float]:
-    """Follow the memory of another process; gives a function for its CPU seconds so far."""
-    watched = psutil.Process(process.pid)
-    seconds = [0.0]
-
-    def follow() -> None:
-        while process.poll() is None:
-            try:
-                part.peak_mb = max(part.peak_mb, watched.memory_info().rss / 1e6)
-                times = watched.cpu_times()
-                seconds[0] = times.user + times.system
-            except psutil.Error:
-                return
-            time.sleep(0.05)
-
-    threading.Thread(target=follow, daemon=True).start()
-    return lambda: seconds[0]
 
 
 def _node(url: str) -> psutil.Process:

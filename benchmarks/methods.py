@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from benchmarks.generated import END, sessions_of
 from segmentation_assets.core.clustering import available
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.labels import label, shipped_taxonomy
@@ -20,7 +21,6 @@ from segmentation_assets.core.settings import Settings
 from segmentation_assets.core.vectorize import vectorize
 from segmentation_assets.io.importing import read_file
 
-END = datetime(2026, 11, 1, tzinfo=UTC)
 CHOSEN_ON = [(1_000, 42)]
 REPORTED_ON = [(1_000, 1), (1_000, 2), (1_000, 3), (20_000, 1), (100_000, 1)]
 SEGMENT_OF_TASTE = {"electronics": "tech_enthusiast", "bargains": "budget_buyer", "fashion": "fashion_oriented"}
@@ -36,10 +36,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for n, seed in CHOSEN_ON + REPORTED_ON:
         generated = generate_sessions(n, seed, END)
-        builder = SessionBuilder(END)
-        for document in generated.documents:
-            builder.add(document["session_id"], document)
-        sessions = builder.finish()
+        sessions = sessions_of(generated.documents)
         truth = generated.truth.sessions
         taste_of = dict(zip(truth["session_id"].to_pylist(), truth["taste"].to_pylist(), strict=True))
         tastes = [taste_of[session] for session in sessions.table["session_id"].to_pylist()]

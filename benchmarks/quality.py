@@ -19,7 +19,7 @@ from statistics import fmean
 import numpy as np
 import pyarrow.compute as pc
 
-from benchmarks.methods import END
+from benchmarks.generated import END, sessions_of
 from segmentation_assets.cli.evaluate import (
     JOINED,
     TEXTBOOK,
@@ -41,7 +41,6 @@ from segmentation_assets.core.evaluation import (
     user_clusters,
 )
 from segmentation_assets.core.generate import generate_sessions
-from segmentation_assets.core.sessions import SessionBuilder
 from segmentation_assets.core.settings import ClusterSettings, Settings
 from segmentation_assets.errors import SegmentsError
 
@@ -120,10 +119,7 @@ def _named(row: Row) -> str:
 def _generated(n: int, seeds: int) -> list[dict[str, object]]:
     """Users of generated sessions that are right, by how many sessions they have; means over the seeds."""
     made = generate_sessions(n, GENERATED_SEED, END)
-    builder = SessionBuilder(END)
-    for document in made.documents:
-        builder.add(document["session_id"], document)
-    sessions = builder.finish()
+    sessions = sessions_of(made.documents)
     people = made.truth.users
     taste_of = dict(zip(people["user_id"].to_pylist(), people["taste"].to_pylist(), strict=True))
     # Sessions.user_numbers() counts in the order of the sorted ids.

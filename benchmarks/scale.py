@@ -10,7 +10,6 @@ import argparse
 import multiprocessing
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -19,14 +18,14 @@ import pyarrow.parquet as pq
 import sklearn.cluster
 import sklearn.preprocessing  # noqa: F401  # what a fit would import is neither its time nor its memory
 
+from benchmarks.generated import END, sessions_of
+from segmentation_assets.cli.evaluate import peak_bytes
 from segmentation_assets.core.clustering import METHODS
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.model import fit
 from segmentation_assets.core.settings import Settings
 from segmentation_assets.core.vectorize import vectorize
 from segmentation_assets.errors import SegmentsError
-
-END = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def main() -> None:
@@ -41,15 +40,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for n in options.sessions:
             path = Path(folder) / f"{n}.parquet"
-            documents = list(generate_sessions(n, 1, END).documents)
-            names = sorted({document["user_id"] for document in documents})
-            number = {name: i for i, name in enumerate(names)}
-            columns = {
-                "query": pa.array([document["search_query"] for document in documents]),
-                "user": pa.array([number[document["user_id"]] for document in documents], pa.int32()),
-            }
+            sessions = sessions_of(generate_sessions(n, 1, END).documents)
+            columns = {"query": sessions.table["search_query"], "user": pa.array(sessions.user_numbers())}
             pq.write_table(pa.table(columns), path)
-            del documents, columns
+            del sessions, columns
             for method in options.method or METHODS:
                 with spawn.Pool(1) as pool:
                     print(pool.apply(_row, (path, method)), flush=True)
@@ -68,20 +62,11 @@ def _row(path: Path, method: str) -> str:
     except SegmentsError as error:
         return f"| {len(table):,} | | {method} | {error} | | | |"
     ended = time.process_time()
-    above = (_peak() - before) / 1e6
+    above = (peak_bytes() - before) / 1e6
     return (
         f"| {len(table):,} | {len(tfidf.queries):,} | {method} | {between - started:.1f} | {ended - between:.1f} "
         f"| {ended - started:.1f} | {above:.0f} |"
     )
-
-
-def _peak() -> int:
-    """Highest resident memory so far, in bytes; what is now where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return int(psutil.Process().memory_info().rss)
 
 
 if __name__ == "__main__":

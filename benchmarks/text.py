@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.methods import END
+from benchmarks.generated import END
 from segmentation_assets.core import tokens
 from segmentation_assets.core.evaluation import (
     Case,

@@ -12,6 +12,7 @@ import typer
 from segmentation_assets import __version__
 from segmentation_assets.cli import session
 from segmentation_assets.cli.models import models_app
+from segmentation_assets.cli.options import ConfigOption, DataDirOption, JsonOption
 from segmentation_assets.cli.taxonomy import taxonomy_app
 from segmentation_assets.cli.terminal import answer_in_json, counting, err, out, print_json, say, table
 from segmentation_assets.errors import SegmentsError
@@ -43,19 +44,6 @@ app.add_typer(elasticsearch_app, name="elasticsearch")
 app.add_typer(models_app, name="models")
 app.add_typer(taxonomy_app, name="taxonomy")
 
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir", help="Folder for everything kept on this machine. Default: $SEGMENTS_HOME, else your data folder."
-    ),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help="Settings file (YAML). Default: $SEGMENTS_CONFIG, else segments.yaml in the data folder."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 IndexOption = Annotated[
     str | None, typer.Option("--index", help="Index to write to. Default: sessions.index of the settings.")
 ]

@@ -255,7 +255,7 @@ def measure(task: Task) -> Row:
         found.append(agreement(case.truth, user_clusters(case.users, of_session, confidence)))
         if task.queries_per_user is None:
             labels.append(judge_keywords(task.data, tfidf, of_session, keywords(tfidf, model)))
-    peak = max(_peak_bytes() - before, 0)
+    peak = max(peak_bytes() - before, 0)
     return Row(
         file=task.file,
         method=task.method,
@@ -297,7 +297,7 @@ def _percent(shares: Sequence[float]) -> float:
     return round(100 * fmean(shares), 2)
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """The most resident memory this process ever held.
 
     Linux hands the peak of the process that started this one down to ``getrusage``; VmHWM begins anew.

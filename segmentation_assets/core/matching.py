@@ -13,7 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from segmentation_assets.core.taxonomy import WORD, Taxonomy, fold, unaccented
+from segmentation_assets.core.taxonomy import WORD, Taxonomy, fold
+from segmentation_assets.core.tokens import edit_distance, unaccented
 
 Kind = Literal["exact", "plural", "apart", "compound", "typo", "meaning"]
 
@@ -267,31 +268,6 @@ def word_frequencies(queries: Iterable[str], counts: Iterable[int]) -> Counter[s
 def allowed_slips(letters: int) -> int:
     """How many letters of a word of this length may be wrong."""
     return 0 if letters < TYPO_1 else 1 if letters < TYPO_2 else 2
-
-
-def edit_distance(one: str, another: str, limit: int) -> int:
-    """Letters to change, insert, leave out, or swap with their neighbour (Damerau 1964; no letter is edited twice).
-
-    Args:
-        one: a word.
-        another: the other word.
-        limit: whatever is above comes back as ``limit + 1``.
-    """
-    if abs(len(one) - len(another)) > limit:
-        return limit + 1
-    before: list[int] = []
-    row = list(range(len(another) + 1))
-    for i, a in enumerate(one, 1):
-        before, last, row = row, before, [i]
-        for j, b in enumerate(another, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
-            if i > 1 and j > 1 and a == another[j - 2] and one[i - 2] == b:
-                cost = min(cost, last[j - 2] + 1)
-            row.append(cost)
-        # a swap reaches back two rows, so both must be over
-        if min(row) > limit and min(before) > limit:
-            return limit + 1
-    return min(row[-1], limit + 1)
 
 
 def _long_enough(word: str) -> bool:

@@ -250,7 +250,8 @@ def top_terms(tfidf: TfidfMatrix, model: ClusterModel, cluster: int, n: int) -> 
 
 
 def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
-    before, _ = previous.predict(tfidf.queries.to_pylist())
+    applied = previous.applied_to == fingerprint(tfidf)  # then its labels are of these very queries
+    before = previous.labels if applied else previous.predict(tfidf.queries.to_pylist())[0]
     sessions = tfidf.counts
     overlap = np.zeros((model.k, previous.k))
     for old, cluster in enumerate(previous.cluster_ids):

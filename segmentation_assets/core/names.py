@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from segmentation_assets.core.matching import TYPO_1, allowed_slips, edit_distance
+from segmentation_assets.core.matching import TYPO_1, allowed_slips
 from segmentation_assets.core.taxonomy import fold
+from segmentation_assets.core.tokens import edit_distance
 from segmentation_assets.core.vectorize import TfidfMatrix
 
 NAME_PARTS = 3

@@ -64,15 +64,15 @@ def retrain(
     Raises:
         TooFewQueriesError, StaleInputError: see ``model.fit``.
     """
-    candidate = fit(tfidf, users, settings, previous)
-    if previous is None:
+    kept = reapply(previous, tfidf) if previous is not None else None
+    candidate = fit(tfidf, users, settings, kept)
+    if kept is None:
         return _decided(candidate, Decision(False, "first model"))
     if settings.retrain == "always":
         return _decided(candidate, Decision(False, "clusters.retrain is 'always'"))
-    changed = _differing(_fields(candidate), _fields(previous))
+    changed = _differing(_fields(candidate), _fields(kept))
     if changed:
         return _decided(candidate, Decision(False, f"other settings: {', '.join(changed)}"))
-    kept = reapply(previous, tfidf)
     new, old = told(tfidf, candidate.labels), told(tfidf, kept.labels)
     gain = new / old - 1 if old > 0 else float(new > 0)
     sessions = int(tfidf.counts.sum())

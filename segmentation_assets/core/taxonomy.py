@@ -5,7 +5,6 @@ naming clusters by it (labels), what it lacks (taxonomy_review).
 """
 
 import re
-import unicodedata
 from importlib import resources
 from typing import Any
 
@@ -19,7 +18,6 @@ OTHER = "other"
 """The segment of whatever no name fits: an unnamed cluster, or a query in no cluster."""
 
 WORD = re.compile(r"\w+")
-_ACCENTS = re.compile("[\u0300-\u036f]")  # those of Latin, Greek and Cyrillic; the vowel signs of other scripts stay
 
 
 class TaxonomyError(SegmentsError):
@@ -107,10 +105,3 @@ def words(text: str) -> tuple[str, ...]:
 def fold(word: str) -> str:
     """The form in which a lower-case word is compared; it need not be a word itself (``tokens.key``)."""
     return tokens.key(word)
-
-
-def unaccented(word: str) -> str:
-    """Without accents: 'décor' and 'decor' are one; people leave them out."""
-    if word.isascii():
-        return word
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", word)))

@@ -18,7 +18,8 @@ from scipy.sparse import csr_matrix
 from segmentation_assets.core.labels import OTHER, ClusterLabel, LabeledSegments
 from segmentation_assets.core.matching import KeywordMatcher, Match, word_frequencies
 from segmentation_assets.core.names import contrastive_terms, distinct_words, phrases
-from segmentation_assets.core.taxonomy import SegmentEntry, Taxonomy, unaccented, words
+from segmentation_assets.core.taxonomy import SegmentEntry, Taxonomy, words
+from segmentation_assets.core.tokens import unaccented
 from segmentation_assets.core.vectorize import TfidfMatrix
 
 KEYWORDS = 12

@@ -117,7 +117,7 @@ _PLAIN_WORD = re.compile(r"\w\w+|\n")
 _SCRIPTS = re.compile(rf"[{_CJK}]+|[{_NO_SPACES}]+|[^{_CJK}{_NO_SPACES}]+")
 _SPACELESS = re.compile(rf"[{_CJK}{_NO_SPACES}]")
 _SYLLABLE = re.compile(rf"[^{_marks()}][{_marks()}]*|.")
-_ACCENT = re.compile("[\u0300-\u036f]")
+_ACCENT = re.compile("[\u0300-\u036f]")  # those of Latin, Greek and Cyrillic; the vowel signs of other scripts stay
 _NO_DECOMPOSITION = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "\u0131": "i", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"}
 )
@@ -225,6 +225,13 @@ def shop_words(queries: Sequence[str]) -> Words:
     return _by_query(_TOKEN.findall(text)).replace(_parts)
 
 
+def unaccented(word: str) -> str:
+    """Without accents: 'décor' and 'decor' are one; people leave them out."""
+    if word.isascii():
+        return word
+    return unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFD", word)))
+
+
 @lru_cache(maxsize=200_000)
 def key(word: str) -> str:
     """What all forms of a word have in common; words with the same key are one term.
@@ -235,8 +242,7 @@ def key(word: str) -> str:
     dictionary. A key need not be a word. Words with digits and very short ones only lose their accents.
     """
     if not word.isascii():
-        word = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFD", word)))
-        word = word.translate(_NO_DECOMPOSITION)
+        word = unaccented(word).translate(_NO_DECOMPOSITION)
     if len(word) < 4 or not word.isalpha():
         return word[:-1] if _INITIALS.fullmatch(word) else _IRREGULAR.get(word, word)
     if word in _IRREGULAR:
@@ -254,6 +260,9 @@ def key(word: str) -> str:
 
 RATIO = 50
 """A word is a misspelling of another only if that is so many times as frequent."""
+
+MOST_EDITS = 2
+"""Letters of a long word that may be wrong."""
 
 FURTHER = 10
 """What a second wrong letter demands beyond that."""
@@ -297,7 +306,7 @@ class Speller:
                     if other in seen or other == word or (not_to and other in not_to):
                         continue
                     seen.add(other)
-                    edits = _edits(word, other)
+                    edits = edit_distance(word, other, MOST_EDITS)
                     if not _is_slip(word, other, edits):
                         continue
                     its = self._weights[other] / FURTHER ** (edits - 1)
@@ -317,6 +326,31 @@ def misspellings(counts: Mapping[str, float]) -> dict[str, str]:
         if other is not None:
             meant[word] = other
     return meant
+
+
+def edit_distance(one: str, another: str, limit: int) -> int:
+    """Letters to change, insert, leave out, or swap with their neighbour (Damerau 1964; no letter is edited twice).
+
+    Args:
+        one: a word.
+        another: the other word.
+        limit: whatever is above comes back as ``limit + 1``.
+    """
+    if abs(len(one) - len(another)) > limit:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(another) + 1))
+    for i, a in enumerate(one, 1):
+        before, last, row = row, before, [i]
+        for j, b in enumerate(another, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == another[j - 2] and one[i - 2] == b:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+        # a swap reaches back two rows, so both must be over
+        if min(row) > limit and min(before) > limit:
+            return limit + 1
+    return min(row[-1], limit + 1)
 
 
 def correctable(word: str) -> bool:
@@ -468,7 +502,7 @@ def _overlapping(run: str) -> list[str]:
 
 
 def _allowed(word: str) -> int:
-    return 2 if len(word) >= 9 else 1
+    return MOST_EDITS if len(word) >= 9 else 1
 
 
 def _leavings(word: str) -> Iterator[str]:
@@ -483,7 +517,7 @@ def _is_slip(one: str, two: str, edits: int) -> bool:
     """Whether words so long are taken for one with these edits between them; see ``Speller``."""
     short, long = sorted((one, two), key=len)
     if len(short) >= 9:
-        return edits <= 2
+        return edits <= MOST_EDITS
     if edits > 1:
         return False
     at = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
@@ -493,16 +527,3 @@ def _is_slip(one: str, two: str, edits: int) -> bool:
         return True  # swapped
     replaced = frozenset((short[at], long[at]))
     return (len(short) >= 6 and replaced in _BESIDE) or (len(short) >= 7 and replaced <= _VOWELS)
-
-
-def _edits(one: str, two: str) -> int:
-    """Edits between two words: optimal string alignment, where no letter is edited twice."""
-    before, row = list[int](), list(range(len(two) + 1))
-    for i, a in enumerate(one):
-        before, last, row = row, before, [i + 1]
-        for j, b in enumerate(two):
-            cost = min(before[j + 1] + 1, row[j] + 1, before[j] + (a != b))
-            if i and j and a == two[j - 1] and one[i - 1] == b:
-                cost = min(cost, last[j - 1] + 1)
-            row.append(cost)
-    return row[-1]

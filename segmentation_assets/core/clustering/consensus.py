@@ -39,13 +39,23 @@ class ConsensusKMeans(TextbookKMeans):
         """The consensus as a mixture of the terms; ``n_init`` starts of the k-means that finds it."""
         sample = corpus.sample(SAMPLE_USERS, SAMPLE_SEARCHES, seed)
         part = _enough_documents(sample, k)
-        views = partitions(part, k, components, seed)
-        members = [best(settle(part, labels, k), part) for labels in views]
-        settled = settle(part, agree(members, part.searched, k, seed, n_init), k, CONSENSUS_ROUNDS)
+        settled = self._settled(part, k, components, n_init, seed)
         if sample is not corpus:
             documents = corpus.counted_documents
             settled = refine_mixture(documents, settled.memberships(documents), MEMBER_ROUNDS)
         return memberships_or_terms(settled, corpus.rows, k)
+
+    def _settled(self, part: Corpus, k: int, components: int, n_init: int, seed: int) -> Mixture:
+        """The consensus on a corpus small enough for all that it is sought among."""
+        return settle(
+            part, consensus(part, partitions(part, k, components, seed), k, n_init, seed), k, CONSENSUS_ROUNDS
+        )
+
+
+def consensus(part: Corpus, views: list[NDArray[np.int32]], k: int, n_init: int, seed: int) -> NDArray[np.int32]:
+    """Labels (n_queries,) of what partitions agree on once each has settled on the words."""
+    members = [best(settle(part, labels, k), part) for labels in views]
+    return agree(members, part.searched, k, seed, n_init)
 
 
 def partitions(corpus: Corpus, k: int, components: int, seed: int, each: int = EACH) -> list[NDArray[np.int32]]:

@@ -14,20 +14,14 @@ from scipy.sparse import csr_matrix
 from segmentation_assets.core.clustering.consensus import (
     CONSENSUS_ROUNDS,
     EACH,
-    MEMBER_ROUNDS,
-    SAMPLE_SEARCHES,
-    SAMPLE_USERS,
     ConsensusKMeans,
-    _enough_documents,
-    agree,
-    best,
+    consensus,
     partitions,
-    settle,
 )
 from segmentation_assets.core.clustering.kmeans import TextbookKMeans
 from segmentation_assets.core.encoder import DIMENSIONS, encode
 from segmentation_assets.core.mixture import PRIOR, Mixture, one_hot, refine_mixture, softmax
-from segmentation_assets.core.space import LONGEST_DOCUMENT, Corpus, Space, count_different, memberships_or_terms
+from segmentation_assets.core.space import LONGEST_DOCUMENT, Corpus, count_different
 
 BY_MEANING = 3 * EACH
 """Partitions by meaning: as many as of the other three kinds together."""
@@ -84,22 +78,15 @@ class EmbeddingsKMeans(ConsensusKMeans):
 
     name = "embeddings"
 
-    def space(self, corpus: Corpus, k: int, *, components: int, n_init: int, seed: int) -> Space:
-        """As ``ConsensusKMeans.space``.
+    def _settled(self, part: Corpus, k: int, components: int, n_init: int, seed: int) -> Mixture:
+        """As ``ConsensusKMeans``, with the vectors.
 
         Raises:
             EncoderMissingError: see ``encode``.
         """
-        sample = corpus.sample(SAMPLE_USERS, SAMPLE_SEARCHES, seed)
-        part = _enough_documents(sample, k)
         meanings = Meanings.of(part, seed)
         views = [*partitions(part, k, components, seed), *by_meaning(part, meanings, k, seed)]
-        members = [best(settle(part, labels, k), part) for labels in views]
-        settled = settle_by_meaning(part, meanings, agree(members, part.searched, k, seed, n_init), k)
-        if sample is not corpus:
-            documents = corpus.counted_documents
-            settled = refine_mixture(documents, settled.memberships(documents), MEMBER_ROUNDS)
-        return memberships_or_terms(settled, corpus.rows, k)
+        return settle_by_meaning(part, meanings, consensus(part, views, k, n_init, seed), k)
 
 
 def by_meaning(corpus: Corpus, meanings: Meanings, k: int, seed: int) -> list[NDArray[np.int32]]:
