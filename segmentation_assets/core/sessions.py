@@ -90,6 +90,30 @@ class Intake:
 
 EXAMPLES_PER_REASON = 5
 
+RULES = 1
+"""Version of the rules of ``check_document``. Raise it with them: what was read by others is then read again."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where sessions were read and how far, so that the next read may begin there.
+
+    Attributes:
+        uuid: of the index; another one holds other documents, whatever its name.
+        seq_no: highest sequence number of a document that was read. Every later write to the index has a higher one.
+        window: of time, as the query that was asked; empty for none.
+        intake: the account of the index by itself, without the rejects of imports.
+        set_aside: id of every document that was set aside, with the reason.
+        rules: ``RULES`` by which they were judged.
+    """
+
+    uuid: str
+    seq_no: int
+    window: str
+    intake: Intake
+    set_aside: dict[str, str] = field(default_factory=dict)
+    rules: int = RULES
+
 
 @dataclass(frozen=True)
 class Sessions:
@@ -98,10 +122,14 @@ class Sessions:
     Attributes:
         table: ``SESSION_SCHEMA``, one row a session, sorted by session_id.
         intake: what was read, kept and set aside.
+        origin: where they were read; None where the next read has to begin again.
+        fetched: documents fetched for it, fewer than were read where the others were known from before.
     """
 
     table: pa.Table
     intake: Intake
+    origin: Origin | None = None
+    fetched: int = 0
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -10,9 +10,11 @@ both ways must give the same, which a property test holds them to.
 
 import copy
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +22,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 from elastic_transport import SerializerCollection
-from elasticsearch import ApiError, Elasticsearch
+from elasticsearch import ApiError, BadRequestError, Elasticsearch
 
 from segmentation_assets.core.collector import collector_paused
 from segmentation_assets.core.session_columns import ColumnReader, Columns
@@ -28,25 +30,33 @@ from segmentation_assets.core.sessions import (
     CLOCK_SKEW,
     EXAMPLES_PER_REASON,
     Intake,
+    Origin,
     SessionBuilder,
     Sessions,
     merge,
     usable_id,
 )
+from segmentation_assets.core.updates import can_continue, updated
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import bulk
-from segmentation_assets.io.elasticsearch import IndexEmpty, errors_explained
+from segmentation_assets.io.elasticsearch import IndexEmpty, IndexMissing, errors_explained
 from segmentation_assets.io.session_store import (
     KEEP_ALIVE,
     PAGE_SIZE,
     Progress,
     close_point_in_time,
-    index_uuids,
     rejected_index,
 )
 
 SLICES = 2
 """Parallel parts of a read. One does not keep the cluster busy while an answer is decoded; more gained nothing."""
+
+IN_PROGRESS = 10_000
+"""Sequence numbers before the last one seen that are asked for once more. A snapshot may show a write before one that
+began a moment earlier, and then that one is not lost."""
+
+SET_ASIDE_KNOWN = 10_000
+"""Ids of documents set aside that are kept, to continue a read. Where there are more, the next read begins again."""
 
 
 class ShortRead(SegmentsError):
@@ -137,9 +147,14 @@ def read_sessions(
     end: datetime | None = None,
     page_size: int = PAGE_SIZE,
     slices: int = SLICES,
+    previous: Sessions | None = None,
     on_progress: Progress | None = None,
 ) -> Sessions:
     """Read all sessions as they are at one moment; writers meanwhile change nothing in the result.
+
+    With the sessions of an earlier read only the documents are fetched that were written since, by Elasticsearch's
+    sequence numbers. The result is the same: where that is not certain (another index, several of them or several
+    shards, documents deleted, ids that are not the documents' own, a filtered alias, other bounds), all are fetched.
 
     A session's id is the document's ``session_id`` when that can be one, else ``_id``; documents that claim the same
     session_id get their ``_id``. The account includes the rejects of all imports (the dead-letter index), with a window
@@ -154,6 +169,7 @@ def read_sessions(
             not counted: Elasticsearch cannot place them.
         page_size: documents in one answer, at most 10,000.
         slices: parallel parts.
+        previous: an earlier result for the same index.
         on_progress: called with the number read so far and the total, from any thread, one at a time.
 
     Raises:
@@ -165,13 +181,15 @@ def read_sessions(
     """
     with errors_explained(client, f"read {index}"):
         rejected = _rejected(client, index)
-        snapshot = _Snapshot(client, index, _window(start, end))
-        with snapshot:
-            total = snapshot.count()
+        with _Snapshot(client, index, _window(start, end)) as snapshot:
+            total = snapshot.total
             if total == 0 and (start is not None or end is not None or not rejected.read):
                 raise _empty(client, index, start, end)
-            parts = snapshot.read(now, total, page_size, slices if total > page_size else 1, on_progress)
-    sessions = merge(parts)
+            sessions = None
+            if previous is not None:
+                sessions = snapshot.continued(previous, now, page_size, slices, on_progress)
+            if sessions is None:
+                sessions = snapshot.read(now, page_size, slices, on_progress)
     if sessions.intake.read != total:
         raise ShortRead(
             f"{sessions.intake.read} of {total} documents of {index} were read.",
@@ -185,39 +203,127 @@ def read_sessions(
             "Documents need user_id, search_query and timestamp (ISO 8601 or epoch milliseconds).",
             intake,
         )
-    return Sessions(sessions.table, intake)
+    return replace(sessions, intake=intake)
 
 
 class _Snapshot:
-    """A point in time of an index, closed on the way out."""
+    """A point in time of an index, closed on the way out.
+
+    Attributes:
+        total: documents in it (in the window of time, where there is one).
+    """
 
     def __init__(self, client: Elasticsearch, index: str, query: dict[str, Any] | None) -> None:
         self._client = client
         self._index = index
+        self._window = query
         self._query = query
         self._ids: set[str] = set()
         self._stop = threading.Event()
+        # of the documents that are read: whether a session has another id than its document, ids of those set aside
+        # with the reason, and all ids where only some documents are read
+        self._other_ids = False
+        self._set_aside: dict[str, str] = {}
+        self._fetched: list[str] | None = None
 
-    def __enter__(self) -> None:
-        self._several = len(index_uuids(self._client, self._index)) > 1
+    def __enter__(self) -> "_Snapshot":
+        found = self._client.indices.get_settings(index=self._index, name="index.uuid,index.number_of_shards")
+        if not found:
+            raise IndexMissing(f"There is no index or alias '{self._index}'.", "Check the name.")
+        self._several = len(found) > 1
+        self._uuid = self._traceable(found.body)
         # Partial results are refused at every step: a missing shard is an error, not fewer sessions.
         opened = self._client.open_point_in_time(
             index=self._index, keep_alive=KEEP_ALIVE, allow_partial_search_results=False
         )
         self._id = str(opened["id"])
         self._ids.add(self._id)
+        try:
+            self.total = self._count()
+            self._newest = self._newest_write() if self._uuid and self.total else None
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
     def __exit__(self, *_: object) -> None:
         for pit in self._ids:
             close_point_in_time(self._client, pit)
 
-    def count(self) -> int:
+    def _traceable(self, found: Mapping[str, Any]) -> str | None:
+        """The identity of the index where its sequence numbers tell what is new: it is one, of one shard, and whole."""
+        if len(found) != 1:
+            return None
+        ((name, described),) = found.items()
+        settings = described["settings"]["index"]
+        if int(settings["number_of_shards"]) != 1:
+            return None
+        if name != self._index:
+            try:
+                alias = self._client.indices.get_alias(index=name, name=self._index)[name]["aliases"][self._index]
+            except (ApiError, KeyError):  # a pattern
+                return None
+            if "filter" in alias:  # which may change, and the documents would not
+                return None
+        return str(settings["uuid"])
+
+    def _count(self) -> int:
         answer = self._search(self._id, size=0, track_total_hits=True)
         return int(answer["hits"]["total"]["value"])
 
-    def read(
+    def _newest_write(self) -> int | None:
+        try:
+            found = self._search(
+                self._id, size=0, track_total_hits=False, aggregations={"newest": {"max": {"field": "_seq_no"}}}
+            )
+        except BadRequestError:  # an index without them
+            return None
+        return int(found["aggregations"]["newest"]["value"])
+
+    def continued(
+        self, previous: Sessions, now: datetime, page_size: int, slices: int, on_progress: Progress | None
+    ) -> Sessions | None:
+        """All sessions, of which only those are fetched that came since; None where that would not be all."""
+        origin = previous.origin
+        if origin is None or self._newest is None or origin.uuid != self._uuid or origin.window != self._window_text:
+            return None
+        if not can_continue(previous):
+            return None
+        since = {"range": {"_seq_no": {"gt": origin.seq_no - IN_PROGRESS}}}
+        self._query = {"bool": {"filter": [since, *([self._window] if self._window else [])]}}
+        try:
+            changed = self._count()
+            if changed > self.total // 2:
+                return None
+            self._fetched = []
+            fresh = merge(self._read(now, changed, page_size, slices, on_progress))
+            whole = updated(previous, fresh, self._fetched, self._set_aside, self.total)
+        finally:
+            self._query, self._fetched = self._window, None
+        if whole is None or self._other_ids or fresh.intake.read != changed:
+            self._other_ids, self._set_aside = False, {}
+            return None
+        return replace(whole, origin=self._origin(whole.intake, whole.origin.set_aside if whole.origin else {}))
+
+    def read(self, now: datetime, page_size: int, slices: int, on_progress: Progress | None) -> Sessions:
+        """All sessions."""
+        sessions = merge(self._read(now, self.total, page_size, slices, on_progress))
+        origin = self._origin(sessions.intake, self._set_aside)
+        return replace(sessions, origin=origin, fetched=sessions.intake.read)
+
+    def _origin(self, intake: Intake, set_aside: dict[str, str]) -> Origin | None:
+        if self._uuid is None or self._newest is None or self._other_ids or len(set_aside) > SET_ASIDE_KNOWN:
+            return None
+        return Origin(self._uuid, self._newest, self._window_text, intake, set_aside)
+
+    @property
+    def _window_text(self) -> str:
+        return json.dumps(self._window) if self._window else ""
+
+    def _read(
         self, now: datetime, total: int, page_size: int, slices: int, on_progress: Progress | None
     ) -> list[SessionBuilder]:
+        slices = slices if total > page_size else 1
         lock = threading.Lock()
         done = 0
 
@@ -255,6 +361,8 @@ class _Snapshot:
             else:
                 plain = self._checked(self._plain(answer))
                 hits = plain["hits"]["hits"]
+                if self._fetched is not None:
+                    self._fetched += [hit["_id"] for hit in hits]
                 for hit in hits:
                     self._add(builder, hit.get("_source"), hit["_id"], hit["_index"])
                 n, pit, last = len(hits), str(plain["pit_id"]), hits[-1]["sort"] if hits else None
@@ -286,6 +394,8 @@ class _Snapshot:
         """Add a page: as columns what is in order as it stands, the rest document by document."""
         sources = [hit.source for hit in hits]
         own = [hit.id for hit in hits]
+        if self._fetched is not None:
+            self._fetched += own
         unique = [_short_id(f"{hit.id}@{hit.index}") for hit in hits] if self._several else own
         rows, taken = columns.take(
             Columns(
@@ -299,6 +409,11 @@ class _Snapshot:
                 [source.timestamp for source in sources],
             )
         )
+        if any(
+            source.session_id is not None and source.session_id != hit.id
+            for hit, source in zip(hits, sources, strict=True)
+        ):
+            self._other_ids = True
         ids = pa.array(unique, pa.string())
         if taken.all():
             builder.add_settled(rows, ids)
@@ -311,7 +426,12 @@ class _Snapshot:
         field_id = source.get("session_id") if isinstance(source, Mapping) else None
         # Behind an alias over several indices, one _id can occur more than once.
         unique = _short_id(f"{own}@{index}") if self._several else own
-        builder.add(field_id if usable_id(field_id) is not None else own, source, unique)
+        key = field_id if usable_id(field_id) is not None else own
+        reason = builder.add(key, source, unique)
+        if usable_id(key) != own:
+            self._other_ids = True
+        if reason is not None and len(self._set_aside) <= SET_ASIDE_KNOWN:
+            self._set_aside[own] = reason.value
 
     def _search(self, pit: str, **request: Any) -> dict[str, Any]:
         return self._checked(dict(self._ask(self._client, pit, **request)))

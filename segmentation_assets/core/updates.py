@@ -1,0 +1,86 @@
+"""Sessions of an earlier read, brought up to date with the documents that were written since.
+
+What belongs here: what the new documents replace, and whether the sum of both is all there is. What does not: finding
+the new documents (io.session_reader).
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from segmentation_assets.core.sessions import EXAMPLES_PER_REASON, RULES, SESSION_SCHEMA, Intake, Reason, Sessions
+
+_FEW = 20
+"""Finding the place of each of n rows pays where they are this many times fewer than the rows they go among."""
+
+
+def can_continue(previous: Sessions) -> bool:
+    """Whether sessions can be brought up to date: judged by the same rules, with a verdict that time does not change."""
+    origin = previous.origin
+    return (
+        origin is not None
+        and origin.rules == RULES
+        and Reason.FUTURE_TIMESTAMP.value not in origin.intake.set_aside
+        and previous.table.schema.equals(SESSION_SCHEMA)
+    )
+
+
+def updated(
+    previous: Sessions, fresh: Sessions, ids: Sequence[str], set_aside: Mapping[str, str], total: int
+) -> Sessions | None:
+    """What reading everything would give: the previous sessions with the new ones in their place or beside them.
+
+    Args:
+        previous: with an origin, so that every session's id is its document's.
+        fresh: the sessions among the documents that were written since, or that may have been.
+        ids: all those documents' ids, each once.
+        set_aside: of them, those that were set aside, with the reason.
+        total: documents that there are now.
+
+    Returns:
+        The sessions; None where the numbers do not add up, so that documents were deleted, or where an id among the
+        new sessions is not its document's.
+    """
+    origin = previous.origin
+    if origin is None or len(fresh) + len(set_aside) != len(ids):
+        return None
+    written = pa.array(ids, pa.string())
+    if len(fresh) and not pc.all(pc.is_in(fresh.table["session_id"], value_set=written)).as_py():
+        return None
+    replaced = pc.is_in(previous.table["session_id"], value_set=written)
+    known = int(pc.sum(replaced).as_py() or 0) + len(origin.set_aside.keys() & set(ids))
+    if origin.intake.read - known + len(ids) != total:
+        return None
+    refused = {key: reason for key, reason in origin.set_aside.items() if key not in set(ids)} | dict(set_aside)
+    intake = Intake(total, total - len(refused), dict(Counter(refused.values())), _examples(refused))
+    table = _inserted(previous.table.filter(pc.invert(replaced)) if known else previous.table, fresh.table)
+    return Sessions(table, intake, replace(origin, intake=intake, set_aside=refused), len(ids))
+
+
+def _examples(refused: Mapping[str, str]) -> dict[str, list[str]]:
+    examples: dict[str, list[str]] = {}
+    for key, reason in refused.items():
+        found = examples.setdefault(reason, [])
+        if len(found) < EXAMPLES_PER_REASON:
+            found.append(key[:64])
+    return examples
+
+
+def _inserted(table: pa.Table, rows: pa.Table) -> pa.Table:
+    """Both together, sorted by session_id, as both are by themselves."""
+    if not rows.num_rows:
+        return table.combine_chunks()
+    both = pa.concat_tables([table, rows]).combine_chunks()
+    if rows.num_rows * _FEW > table.num_rows:
+        return both.sort_by("session_id").combine_chunks()
+    ids = table["session_id"].combine_chunks()
+    places = [
+        bisect_left(range(len(ids)), key, key=lambda i: ids[i].as_py()) for key in rows["session_id"].to_pylist()
+    ]
+    order = np.insert(np.arange(table.num_rows), places, table.num_rows + np.arange(rows.num_rows))
+    return both.take(pa.array(order)).combine_chunks()
