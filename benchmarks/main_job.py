@@ -1,6 +1,6 @@
 """The whole main job beside the textbook script and beside what Elasticsearch itself needs, in one run on one node.
 
-python -m benchmarks.main_job [--sessions 1000000] [--n-init 1] [--skip textbook] [--json]
+python -m benchmarks.main_job [--sessions 1000000] [--n-init 1] [--skip textbook] [--json] [--results FILE]
 
 An embedded node is started in a folder of its own and filled with generated sessions. Then, each in a process of its
 own, one after the other:
@@ -10,7 +10,10 @@ own, one after the other:
 - textbook: helpers.scan, DataFrame, TfidfVectorizer, KMeans, the taxonomy's keywords in the ten heaviest terms of a
   centre, helpers.bulk, refresh. Three fields a document, no checks.
 - core, method kmeans and the default: this product without Dagster, with all checks and the publish guard.
+- core, kmeans, few fields: the same with `publish.fields: []`, so that a document has the textbook's three and its id.
 - dagster, the same two: `segments run` on the same node, storage of intermediate data and pictures included.
+- dagster, default, 1% more: the same again after 1% new sessions came; then everything once more from the beginning
+  (`--full`), which must give the very same documents, segments included.
 
 Wall and CPU seconds of the client by stage, CPU seconds of the node, and the highest resident memory of the client.
 The digest is of (user_id, search_query) of every document written, whatever their order, and must be one and the same.
@@ -26,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -104,14 +107,18 @@ def main() -> None:
     parser.add_argument("--n-init", type=int, default=1, help="starts of k-means, the textbook's as well as ours")
     parser.add_argument("--skip", action="append", default=[], help="a way to leave out, by the beginning of its name")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--results", type=Path, help="JSON file to note the results in, for benchmarks.growth")
     options = parser.parse_args()
     ways: dict[str, tuple[Callable[..., Part], tuple[Any, ...]]] = {
         "floor": (floor, ()),
         "textbook": (textbook, (options.n_init,)),
         "core, kmeans": (core, ("kmeans", options.n_init)),
+        "core, kmeans, few fields": (core, ("kmeans", options.n_init, [])),
         "core, default": (core, ("consensus", 10)),
         "dagster, kmeans": (dagster, ("kmeans", options.n_init)),
         "dagster, default": (dagster, ("consensus", 10)),
+        "dagster, default, 1% more": (dagster, ("consensus", 10)),
+        "dagster, default, 1% more, in full": (dagster, ("consensus", 10, True)),
     }
     chosen = {name: way for name, way in ways.items() if not any(name.startswith(skip) for skip in options.skip)}
     with tempfile.TemporaryDirectory() as folder:
@@ -123,13 +130,19 @@ def main() -> None:
             floor_of(lease.url, root, 20_000)  # nobody pays for the node's compiler but the first
             parts = []
             for name, (way, arguments) in chosen.items():
+                if name.endswith("1% more"):
+                    seed(lease.url, max(options.sessions // 100, 1), first=False)
                 _say(name)
                 before = _cpu(node)
                 part = _apart(way, lease.url, root, name, *arguments)
                 part.node_cpu = _cpu(node) - before
                 parts.append(part)
-    if len({part.digest for part in parts}) > 1:
-        raise SystemExit(f"Not the same was written: { {part.name: part.digest for part in parts} }")
+    for wanted in (False, True):
+        digests = {part.name: part.digest for part in parts if ("1% more" in part.name) == wanted}
+        if len(set(digests.values())) > 1:
+            raise SystemExit(f"Not the same was written: {digests}")
+    if options.results:
+        record(options.results, options.sessions, queries, parts)
     if options.json:
         print(json.dumps([asdict(part) for part in parts], indent=1))
         return
@@ -212,10 +225,11 @@ def textbook(url: str, root: Path, name: str, n_init: int) -> Part:
     return part
 
 
-def core(url: str, root: Path, name: str, method: str, n_init: int) -> Part:
+def core(url: str, root: Path, name: str, method: str, n_init: int, fields: list[str] | None = None) -> Part:
     """This product without Dagster: the very functions that the assets call, checks and guard included."""
     part = Part(name)
-    settings = Settings.model_validate({"clusters": {"method": method, "n_init": n_init}})
+    chosen = {"clusters": {"method": method, "n_init": n_init}, "publish": {} if fields is None else {"fields": fields}}
+    settings = Settings.model_validate(chosen)
     checks = settings.checks.model_copy(update={"cluster_balance": _any_balance(settings)})
     client = Elasticsearch(url, request_timeout=120)
     with part.stage(READ):
@@ -240,22 +254,23 @@ def _any_balance(settings: Settings) -> Any:
     return settings.checks.cluster_balance.model_copy(update={"max_share": 1.0, "min_share": 0.0})
 
 
-def dagster(url: str, root: Path, name: str, method: str, n_init: int) -> Part:
+def dagster(url: str, root: Path, name: str, method: str, n_init: int, full: bool = False) -> Part:
     """``segments run``, a process of its own."""
     part = Part(name)
     home = root / f"home-{method}"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     (home / "segments.yaml").write_text(
         f"clusters: {{method: {method}, n_init: {n_init}}}\n"
         "checks: {cluster_balance: {max_share: 1.0, min_share: 0.0}}\n"
-        "publish: {alias: dagster}\n",
+        f"publish: {{alias: dagster-{method}}}\n",
         "utf-8",
     )
     environment = {**os.environ, "ELASTICSEARCH_URL": url, HOME_VARIABLE: str(home)}
     environment.pop("DAGSTER_HOME", None)
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "segmentation_assets", "run", "--json", "--config", str(home / "segments.yaml")],
+        [sys.executable, "-m", "segmentation_assets", "run", "--json", "--config", str(home / "segments.yaml")]
+        + ["--full"] * full,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -272,24 +287,27 @@ def dagster(url: str, root: Path, name: str, method: str, n_init: int) -> Part:
     part.wall["start, checks, stop"] = whole - sum(part.wall.values())
     part.cpu, part.peak_mb = {"all": watch.cpu}, watch.peak_mb
     client = Elasticsearch(url, request_timeout=120)
-    index = next(iter(client.indices.get_alias(name="dagster").body))
-    part.documents, part.digest = _digest(client, index)
-    client.indices.delete(index=index)
+    index = next(iter(client.indices.get_alias(name=f"dagster-{method}").body))
+    again = "1% more" in name
+    part.documents, part.digest = _digest(client, index, ["segment", "cluster", "confidence"] if again else [])
+    if method == "kmeans":
+        client.indices.delete(index=index)
     return part
 
 
 # --- the sessions -----------------------------------------------------------------------------------------------------
 
 
-def seed(url: str, n: int) -> int:
-    """Fill ``user_sessions`` with generated sessions; gives the number of distinct queries."""
+def seed(url: str, n: int, first: bool = True) -> int:
+    """Write generated sessions into ``user_sessions``, a new one at first; gives the number of distinct queries."""
     distinct: set[str] = set()
     with Elasticsearch(url, request_timeout=120) as client:
-        template = session_template("user_sessions")
-        ensure_template(client, template)
-        create_index(client, "user_sessions", template, settings={"refresh_interval": "-1"}, meta={})
+        if first:
+            template = session_template("user_sessions")
+            ensure_template(client, template)
+            create_index(client, "user_sessions", template, settings={"refresh_interval": "-1"}, meta={})
         for number, start in enumerate(range(0, n, AT_ONCE)):
-            documents = generate_sessions(min(AT_ONCE, n - start), number + 1, END).documents
+            documents = generate_sessions(min(AT_ONCE, n - start), number + (1 if first else 1001), END).documents
             while rows := list(islice(documents, 20_000)):
                 distinct.update(row["search_query"] for row in rows)
                 lines = ((row["session_id"], bulk.index_line(row["session_id"], bulk.to_json(row))) for row in rows)
@@ -340,12 +358,12 @@ def _raw_read(client: Elasticsearch, documents: int | None) -> None:
     client.close_point_in_time(id=pit)
 
 
-def _digest(client: Elasticsearch, index: str) -> tuple[int, str]:
-    """Number of documents, and a digest of their users and queries that does not depend on their order."""
+def _digest(client: Elasticsearch, index: str, more: Sequence[str] = ()) -> tuple[int, str]:
+    """Number of documents, and a digest of their users, queries and more, that does not depend on their order."""
     total, n = 0, 0
-    for hit in helpers.scan(client, index=index, size=5000, _source=["user_id", "search_query"]):
-        source = hit["_source"]
-        text = f"{source['user_id']}\0{source['search_query']}".encode()
+    fields = ["user_id", "search_query", *more]
+    for hit in helpers.scan(client, index=index, size=5000, _source=fields):
+        text = "\0".join(str(hit["_source"][name]) for name in fields).encode()
         total = (total + int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")) % 2**64
         n += 1
     return n, f"{total:016x}"
@@ -403,6 +421,13 @@ def _cpu(process: psutil.Process) -> float:
 
 def _say(text: str) -> None:
     print(f"[{datetime.now():%H:%M:%S}] {text}", file=sys.stderr, flush=True)
+
+
+def record(file: Path, sessions: int, queries: int, parts: list[Part]) -> None:
+    """Note the results under their size, beside those of other sizes."""
+    known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    known[str(sessions)] = {"queries": queries, "parts": [asdict(part) for part in parts]}
+    file.write_text(json.dumps(dict(sorted(known.items(), key=lambda item: int(item[0]))), indent=1) + "\n", "utf-8")
 
 
 def _show(sessions: int, queries: int, parts: list[Part]) -> None:

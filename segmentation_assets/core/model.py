@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no type information
@@ -56,6 +57,14 @@ class Change:
     changed_share: float
 
 
+def _no_texts() -> pa.Array:
+    return pa.array([], pa.string())
+
+
+def _no_counts() -> NDArray[np.int64]:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class ClusterModel:
     """A fitted model, with the cluster of every distinct query it was fitted on.
@@ -82,6 +91,10 @@ class ClusterModel:
         applied_to: ``fingerprint`` of the queries that ``labels`` are of; empty for those it was fitted on.
         spellings: what is typed and what it is counted as, see ``TfidfMatrix``.
         decision: why it is this model and not the one before, or the other way round; None where nobody decided.
+        queries: (n_distinct,) the queries that ``labels`` and ``confidence`` are of.
+        fitted_queries: (n_fitted,) those it was fitted on, sorted.
+        fitted_counts: (n_fitted,) int64, sessions that held each of them then.
+        fitted_unclustered: sessions in no cluster then.
     """
 
     method: str
@@ -105,6 +118,10 @@ class ClusterModel:
     applied_to: str = ""
     spellings: dict[str, str] = field(default_factory=dict)
     decision: Decision | None = None
+    queries: pa.Array = field(default_factory=_no_texts)
+    fitted_queries: pa.Array = field(default_factory=_no_texts)
+    fitted_counts: NDArray[np.int64] = field(default_factory=_no_counts)
+    fitted_unclustered: int = 0
 
     @property
     def k(self) -> int:
@@ -126,6 +143,18 @@ class ClusterModel:
         """Cluster id and confidence of any queries, seen before or not."""
         rows = transform(queries, self.terms, self.idf, self.vector_settings, self.spellings)
         return self.assign(rows)
+
+    def recall(self, queries: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The same of (n,) different queries, worked out only for those that it has no label of yet."""
+        if len(self.queries) != len(self.labels):  # stored by a version that did not keep them
+            return self.predict(queries.to_pylist())
+        place = pc.fill_null(pc.index_in(queries, self.queries), -1).to_numpy()
+        labels, confidence = np.full(len(queries), -1, np.int32), np.zeros(len(queries), np.float32)
+        known, unknown = place >= 0, np.flatnonzero(place < 0)
+        labels[known], confidence[known] = self.labels[place[known]], self.confidence[place[known]]
+        if len(unknown):
+            labels[unknown], confidence[unknown] = self.predict(queries.take(pa.array(unknown)).to_pylist())
+        return labels, confidence
 
 
 @collector_paused()
@@ -222,6 +251,10 @@ def _fit(
         change=Change(None, [], list(range(len(sizes))), [], 0.0),
         version="",
         spellings=tfidf.spellings,
+        queries=tfidf.queries,
+        fitted_queries=tfidf.queries,
+        fitted_counts=tfidf.counts,
+        fitted_unclustered=int(tfidf.counts[index < 0].sum()),
     )
     if previous is not None:
         model = _carry_ids_over(model, previous, tfidf)
@@ -311,7 +344,7 @@ def _sessions_in(index: NDArray[np.int32], counts: NDArray[np.int64], k: int) ->
 def _digest(model: ClusterModel) -> str:
     digest = hashlib.sha256()
     for part in (
-        model.settings.model_dump_json(exclude={"retrain", "min_gain"}),
+        model.settings.model_dump_json(exclude={"retrain", "min_gain", "refit_share"}),
         model.vector_settings.model_dump_json(),
         "\0".join(model.terms.to_pylist()),
         json.dumps(model.spellings, sort_keys=True),

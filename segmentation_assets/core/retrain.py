@@ -18,23 +18,26 @@ from segmentation_assets.core import churn
 from segmentation_assets.core.churn import Churn, Decision
 from segmentation_assets.core.labels import OTHER, LabeledSegments, Taxonomy, dominant_segments
 from segmentation_assets.core.model import Change, ClusterModel, fingerprint, fit
-from segmentation_assets.core.settings import ClusterSettings, LabelSettings
+from segmentation_assets.core.settings import ClusterSettings, LabelSettings, VectorSettings
 from segmentation_assets.core.vectorize import TfidfMatrix
 
 MAX_LOST = 0.05
 """A previous model that leaves this many more of the sessions (as a share of all) without a cluster than a new one does
 no longer knows what people search for, whatever it says about the rest."""
 
-_HOW_IT_IS_FITTED = frozenset({"seed", "n_init", "retrain", "min_gain"})
-"""Settings of a search for the same thing: changing them asks for no other segments."""
+_WHEN_IT_IS_REPLACED = frozenset({"retrain", "refit_share", "min_gain"})
 
-_WHEN_IT_IS_REPLACED = frozenset({"retrain", "min_gain"})
+_HOW_IT_IS_FITTED = _WHEN_IT_IS_REPLACED | {"seed", "n_init"}
+"""Settings of a search for the same thing: changing them asks for no other segments."""
 
 
 def retrain(
     tfidf: TfidfMatrix, users: NDArray[np.int32], settings: ClusterSettings, previous: ClusterModel | None
 ) -> ClusterModel:
     """Fit a model on these sessions, and keep the previous one unless the new one is better.
+
+    While less than ``clusters.refit_share`` of the sessions came or went since the previous model was fitted
+    (``renewed``), the settings are the same and it still has a cluster for nearly all, none is fitted at all.
 
     Every change of model moves users between segments who did nothing, so a new model has to be worth it. It replaces
     the previous one when one of these holds, tried in this order:
@@ -64,18 +67,30 @@ def retrain(
     Raises:
         TooFewQueriesError, StaleInputError: see ``model.fit``.
     """
+    sessions = int(tfidf.counts.sum())
     kept = reapply(previous, tfidf) if previous is not None else None
+    changed = _differing(_fields(settings, tfidf.settings), _fields_of(kept)) if kept else []
+    if kept and settings.retrain == "better" and not changed:
+        new_ones = renewed(kept, tfidf)
+        lost = kept.unclustered / sessions - kept.fitted_unclustered / max(int(kept.fitted_counts.sum()), 1)
+        if new_ones < settings.refit_share and lost <= MAX_LOST:
+            return _decided(
+                kept,
+                Decision(
+                    True,
+                    f"{new_ones:.1%} of the sessions came or went since it was fitted (another one is fitted from "
+                    f"{settings.refit_share:.0%} on)",
+                ),
+            )
     candidate = fit(tfidf, users, settings, kept)
     if kept is None:
         return _decided(candidate, Decision(False, "first model"))
     if settings.retrain == "always":
         return _decided(candidate, Decision(False, "clusters.retrain is 'always'"))
-    changed = _differing(_fields(candidate), _fields(kept))
     if changed:
         return _decided(candidate, Decision(False, f"other settings: {', '.join(changed)}"))
     new, old = told(tfidf, candidate.labels), told(tfidf, kept.labels)
     gain = new / old - 1 if old > 0 else float(new > 0)
-    sessions = int(tfidf.counts.sum())
     lost = (kept.unclustered - candidate.unclustered) / sessions
     if lost > MAX_LOST:
         better, reason = True, f"the previous model has no cluster for {lost:.1%} more of the sessions"
@@ -91,7 +106,7 @@ def retrain(
 
 def reapply(model: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
     """The same model, its version included, with the labels, confidence and sizes of other sessions."""
-    labels, confidence = model.predict(tfidf.queries.to_pylist())
+    labels, confidence = model.recall(tfidf.queries)
     place = {int(cluster): index for index, cluster in enumerate(model.cluster_ids)}
     sessions = np.zeros(len(place), dtype=np.int64)
     for cluster, index in place.items():
@@ -105,7 +120,21 @@ def reapply(model: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
         change=Change(model.version, sorted(place), [], [], 0.0),
         applied_to=fingerprint(tfidf),
         decision=None,
+        queries=tfidf.queries,
     )
+
+
+def renewed(model: ClusterModel, tfidf: TfidfMatrix) -> float:
+    """Share of the sessions that came or went since a model was fitted, 0..1; 1 where that is not known.
+
+    By their queries: a session for the one that is there no more, as long as it is a search for the same, counts as
+    none, because the model would be the same.
+    """
+    fitted = int(model.fitted_counts.sum())
+    place = pc.fill_null(pc.index_in(tfidf.queries, model.fitted_queries), -1).to_numpy()
+    known = place >= 0
+    common = int(np.minimum(tfidf.counts[known], model.fitted_counts[place[known]]).sum())
+    return 1.0 - common / max(fitted, int(tfidf.counts.sum()))
 
 
 def told(tfidf: TfidfMatrix, labels: NDArray[np.int32]) -> float:
@@ -142,7 +171,7 @@ def told(tfidf: TfidfMatrix, labels: NDArray[np.int32]) -> float:
 
 def made_with(model: ClusterModel, labels: LabelSettings, taxonomy: Taxonomy) -> dict[str, str]:
     """What somebody chose for these segments, by name: what is cut out of the data, into how many, called what."""
-    chosen = {name: value for name, value in _fields(model).items() if name.split(".")[1] not in _HOW_IT_IS_FITTED}
+    chosen = {name: value for name, value in _fields_of(model).items() if name.split(".")[1] not in _HOW_IT_IS_FITTED}
     # The place of the taxonomy says nothing; its content does.
     chosen |= {
         f"labels.{name}": json.dumps(value, default=str)
@@ -177,7 +206,7 @@ def _replay(sessions: pa.Table, served: LabeledSegments, model: ClusterModel) ->
     """Sessions (``labels.ASSIGNMENT_SCHEMA``) with the segment that the served model and its names give them."""
     names = {entry.cluster: entry.segment for entry in served.labels}
     queries = pc.dictionary_encode(sessions["search_query"].combine_chunks())
-    labels, _ = model.predict(queries.dictionary.to_pylist())
+    labels, _ = model.recall(queries.dictionary)
     segments = pa.array([names.get(int(cluster), OTHER) for cluster in labels], pa.string()).take(queries.indices)
     return sessions.set_column(sessions.schema.get_field_index("segment"), "segment", segments)
 
@@ -186,11 +215,15 @@ def _decided(model: ClusterModel, decision: Decision) -> ClusterModel:
     return replace(model, decision=decision)
 
 
-def _fields(model: ClusterModel) -> dict[str, str]:
+def _fields_of(model: ClusterModel) -> dict[str, str]:
+    return _fields(model.settings, model.vector_settings)
+
+
+def _fields(clusters: ClusterSettings, vectors: VectorSettings) -> dict[str, str]:
     """The settings that make a model, by name, as JSON."""
     return {
         f"{section}.{name}": json.dumps(value, default=str)
-        for section, settings in (("clusters", model.settings), ("vectors", model.vector_settings))
+        for section, settings in (("clusters", clusters), ("vectors", vectors))
         for name, value in settings.model_dump(mode="json").items()
         if name not in _WHEN_IT_IS_REPLACED
     }

@@ -5,12 +5,13 @@ resource's), reading files (io/) or the environment.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Severity = Literal["ERROR", "WARN"]
+OptionalField = Literal["timestamp", "cluster", "confidence", "model_version", "published_at"]
 Method = Literal["consensus", "embeddings", "lsa", "mixture", "spherical", "kmeans"]
 
 
@@ -106,6 +107,11 @@ class ClusterSettings(_Section):
         description="'better': a new model replaces the previous one only when it is better by min_gain (or the "
         "settings changed, or the previous one no longer fits the data); else the previous one assigns the new "
         "sessions. 'always': every run replaces it.",
+    )
+    refit_share: Share = Field(
+        0.1,
+        description="With 'better': a new model is only fitted, to be compared, once this share of the sessions came "
+        "or went since the serving one was fitted; until then that one assigns the new sessions. 0: in every run.",
     )
     min_gain: float = Field(
         0.05,
@@ -203,6 +209,11 @@ class PublishSettings(_Section):
 
     alias: str = Field("user_segments", min_length=1, description="Alias that readers use.")
     keep: int = Field(3, ge=1, le=100, description="Published indices kept, the current one included, for rollback.")
+    fields: frozenset[OptionalField] = Field(
+        frozenset(get_args(OptionalField)),
+        description="Fields that a document has beside session_id, user_id, search_query and segment. Fewer are "
+        "written sooner and take less room.",
+    )
     batch_documents: int = Field(5_000, ge=1, le=100_000, description="Documents in one request, 4 MB at most.")
     in_flight: int = Field(
         2,

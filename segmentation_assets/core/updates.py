@@ -20,7 +20,7 @@ _FEW = 20
 
 
 def can_continue(previous: Sessions) -> bool:
-    """Whether sessions can be brought up to date: judged by the same rules, with a verdict that time does not change."""
+    """Whether sessions can be brought up to date: judged by the same rules, and whatever the time is."""
     origin = previous.origin
     return (
         origin is not None
@@ -79,8 +79,6 @@ def _inserted(table: pa.Table, rows: pa.Table) -> pa.Table:
     if rows.num_rows * _FEW > table.num_rows:
         return both.sort_by("session_id").combine_chunks()
     ids = table["session_id"].combine_chunks()
-    places = [
-        bisect_left(range(len(ids)), key, key=lambda i: ids[i].as_py()) for key in rows["session_id"].to_pylist()
-    ]
+    places = [bisect_left(range(len(ids)), key, key=lambda i: ids[i].as_py()) for key in rows["session_id"].to_pylist()]
     order = np.insert(np.arange(table.num_rows), places, table.num_rows + np.arange(rows.num_rows))
     return both.take(pa.array(order)).combine_chunks()

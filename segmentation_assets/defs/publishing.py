@@ -12,8 +12,15 @@ from segmentation_assets.core.settings import Settings
 from segmentation_assets.defs.metadata import check_result, table
 from segmentation_assets.defs.progress import log_progress
 from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
-from segmentation_assets.io.models import mark_serving
+from segmentation_assets.io.models import mark_serving, served_labels
 from segmentation_assets.io.segment_store import PublishedSegments, count_segments, publish_segments
+
+
+class PublishConfig(dg.Config):
+    """What a run may decide about publishing."""
+
+    write_all: bool = False
+    """Write every segment, also those that readers see already."""
 
 
 @dg.asset(
@@ -21,10 +28,12 @@ from segmentation_assets.io.segment_store import PublishedSegments, count_segmen
     kinds={"elasticsearch", "python"},
     owners=["team:segmentation"],
     code_version="1",
-    description="A segment for every session in `user_segments`: a new index, verified, then the alias swapped.",
+    description="A segment for every session in `user_segments`: a new index, verified, then the alias swapped. Where "
+    "most stays as it is, the index begins as a clone and only the difference is written.",
 )
 def es_user_segments(
     context: dg.AssetExecutionContext,
+    config: PublishConfig,
     labeled_segments: LabeledSegments,
     elasticsearch: ElasticsearchResource,
     settings: SettingsResource,
@@ -42,6 +51,7 @@ def es_user_segments(
             chosen.publish,
             run_id=context.run.run_id,
             now=datetime.now(UTC),
+            before=None if config.write_all else served_labels(io_manager.store, context.log.warning),
             on_progress=log_progress(context.log),
         )
     mark_serving(io_manager.store, published.model_version)
@@ -49,6 +59,7 @@ def es_user_segments(
         published,
         metadata={
             "dagster/row_count": published.documents,
+            "written": published.written,
             "alias": published.alias,
             "index": published.index,
             "previous_index": published.previous or "none",

@@ -179,7 +179,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the current version, as the type that the asset asks for."""
-        return self.store.load(context.asset_key.path[-1], context.dagster_type.typing_type)
+        return self.store.load(context.asset_key.path[-1], context.dagster_type.typing_type, when_used=True)
 
 
 class Alert(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -8,7 +8,8 @@ from segmentation_assets.core import plots, quality
 from segmentation_assets.core.sessions import Sessions
 from segmentation_assets.defs.metadata import check_result, picture, table
 from segmentation_assets.defs.progress import log_progress
-from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
+from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
+from segmentation_assets.io.artifacts import last_of
 from segmentation_assets.io.seeding import seed_when_empty
 from segmentation_assets.io.session_reader import read_sessions
 from segmentation_assets.paths import DataDir
@@ -22,23 +23,29 @@ class RawSessionsConfig(dg.Config):
     cluster.
     """
 
+    read_all: bool = False
+    """Fetch every session, also those that are known from the run before."""
+
 
 @dg.asset(
     group_name="segmentation",
     kinds={"elasticsearch", "python"},
     owners=["team:segmentation"],
     code_version="1",
-    description="One consistent snapshot of `user_sessions`: each document is kept, or set aside with its reason.",
+    description="One consistent snapshot of `user_sessions`: each document is kept, or set aside with its reason. What "
+    "was read before is not fetched again.",
 )
 def raw_sessions(
     context: dg.AssetExecutionContext,
     config: RawSessionsConfig,
     elasticsearch: ElasticsearchResource,
     settings: SettingsResource,
+    io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[Sessions]:
-    """Read all sessions."""
+    """Read all sessions, going on from the last time where that gives the same."""
     wanted = settings.load().sessions
     now = datetime.now(UTC)
+    known = None if config.read_all else last_of(io_manager.store, "raw_sessions", Sessions, context.log.warning)
     with elasticsearch.client() as client:
         if elasticsearch.embedded and config.generate_when_empty:
             generated = seed_when_empty(client, wanted.index, DataDir.resolve(elasticsearch.data_dir), now)
@@ -54,6 +61,7 @@ def raw_sessions(
             end=wanted.end,
             page_size=wanted.page_size,
             slices=wanted.slices,
+            previous=known,
             on_progress=log_progress(context.log),
         )
     intake = sessions.intake
@@ -63,6 +71,7 @@ def raw_sessions(
         metadata={
             "dagster/row_count": len(sessions),
             "read": intake.read,
+            "fetched": sessions.fetched,
             "kept": intake.kept,
             "set_aside": intake.set_aside_total,
             "set_aside_by_reason": table(

@@ -9,7 +9,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 from uuid import uuid4
@@ -62,8 +64,14 @@ def save_artifact(value: Any, folder: Path) -> None:
     (folder / _JSON).write_text(json.dumps(plain, ensure_ascii=False, indent=1), "utf-8")
 
 
-def load_artifact(kind: type[T], folder: Path) -> T:
+def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False) -> T:
     """Read what ``save_artifact`` wrote; a field that was added since, and has a default, takes it.
+
+    Args:
+        kind: the dataclass.
+        folder: where it lies.
+        when_used: read tables and arrays when they are first looked at. A check that compares one number then costs
+            no table. Something damaged is then noticed then.
 
     Raises:
         ArtifactUnreadableError: files or fields are missing or of another shape.
@@ -72,9 +80,37 @@ def load_artifact(kind: type[T], folder: Path) -> T:
         plain = json.loads((folder / _JSON).read_text("utf-8"))
         hints = get_type_hints(kind)
         added = {f.name for f in fields(kind) if _has_default(f) and not _is_stored(f.name, folder, plain)}  # type: ignore[arg-type]
-        return kind(**{name: _load_field(name, hints[name], folder, plain) for name in hints if name not in added})
+        later = {name for name in hints if when_used and name not in plain and name not in added}
+        now = hints.keys() - added - later
+        found = {name: _load_field(name, hints[name], folder, plain) for name in now}
+        return _partly_read(kind, found, folder) if later else kind(**found)
     except Exception as error:  # a damaged file makes the formats' readers raise nearly anything
         raise _unreadable(kind, folder, error) from error
+
+
+def _partly_read(kind: type[T], found: dict[str, Any], folder: Path) -> T:
+    """The dataclass with these fields; the others are read when they are asked for."""
+    defaults = {
+        f.name: f.default_factory() if f.default_factory is not MISSING else f.default
+        for f in fields(kind)  # type: ignore[arg-type]
+        if _has_default(f) and not _is_stored(f.name, folder, found)
+    }
+    made: T = object.__new__(_reading_when_used(kind))  # type: ignore[arg-type]
+    made.__dict__.update(defaults | found)
+    made.__dict__["_stored_in"] = folder
+    return made
+
+
+@cache
+def _reading_when_used(kind: type[Any]) -> type[Any]:
+    def read(self: Any, name: str) -> Any:
+        if name not in kind.__dataclass_fields__:
+            raise AttributeError(name)
+        value = load_field(kind, name, self.__dict__["_stored_in"])
+        self.__dict__[name] = value
+        return value
+
+    return type(kind.__name__, (kind,), {"__getattr__": read, "__doc__": kind.__doc__})
 
 
 def load_field(kind: type[Any], field: str, folder: Path) -> Any:
@@ -156,15 +192,15 @@ class ArtifactStore:
         self._prune(home)
         return target
 
-    def load(self, name: str, kind: type[T]) -> T:
-        """Read the current version.
+    def load(self, name: str, kind: type[T], *, when_used: bool = False) -> T:
+        """Read the current version; see ``load_artifact`` for ``when_used``.
 
         Raises:
             ArtifactMissingError: nothing was stored yet.
             ArtifactUnreadableError: see ``load_artifact``.
         """
         self.require(name)
-        return load_artifact(kind, self.path(name).resolve())
+        return load_artifact(kind, self.path(name).resolve(), when_used=when_used)
 
     def load_field(self, name: str, kind: type[Any], field: str) -> Any:
         """Read one field of the current version, without the tables beside it; raises as ``load``."""
@@ -212,6 +248,17 @@ class ArtifactStore:
                     leftover.unlink(missing_ok=True)
                 else:
                     shutil.rmtree(leftover, ignore_errors=True)
+
+
+def last_of(store: ArtifactStore, name: str, kind: type[T], warn: Callable[[str], None]) -> T | None:
+    """What is stored under a name, to go on from; None where there is none or it cannot be read, which is told."""
+    try:
+        return store.load(name, kind)
+    except ArtifactMissingError:
+        return None
+    except ArtifactUnreadableError as error:
+        warn(str(error))
+        return None
 
 
 def _written(path: Path) -> int:

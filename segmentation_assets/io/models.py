@@ -121,6 +121,16 @@ def served(store: ArtifactStore, warn: Callable[[str], None]) -> tuple[LabeledSe
     return found
 
 
+def served_labels(store: ArtifactStore, warn: Callable[[str], None]) -> LabeledSegments | None:
+    """The labelled sessions that readers are served; None while none are, or where they cannot be read."""
+    folder = store.marked(LABELED, SERVES)
+    try:
+        return load_artifact(LabeledSegments, folder) if folder else None
+    except ArtifactUnreadableError as error:
+        warn(str(error))
+        return None
+
+
 def stored_models(store: ArtifactStore) -> list[StoredModel]:
     """Every model version that is stored, the last used first; what cannot be read is left out."""
     folders: dict[str, list[Path]] = {}

@@ -6,6 +6,10 @@ does not: what is published, and whether it may be (the checks' numbers are the 
 Life of an index: ``building`` while documents go in; ``complete`` once verified; then the alias moves, and
 ``published_at`` is noted, which makes it a place to roll back to. One that never got that far and whose writer is gone
 is rubbish.
+
+Where it is known what readers see, and most of it stays as it is, the new index begins as a clone of that one (links
+to the same files, no copy) and only the difference is written. What it is known by: the digest of the documents, noted
+when they were published, and that nothing was written to the index since.
 """
 
 import json
@@ -14,16 +18,19 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
+from numpy.typing import NDArray
 
+from segmentation_assets.core.difference import content, difference
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import bulk, ndjson
 from segmentation_assets.io.elasticsearch import errors_explained, explain, redact
@@ -33,6 +40,10 @@ SAMPLE = 20
 """Documents read back and compared before the alias moves."""
 
 HEARTBEAT = timedelta(minutes=5)
+CLONED_UP_TO = 0.3
+"""Share of the documents that may differ for the new index to begin as a clone. What is replaced or removed stays in
+the clone's files until Elasticsearch merges them."""
+
 ABANDONED = timedelta(hours=1)
 """A writer on another machine that has given no sign for so long is gone."""
 
@@ -104,6 +115,7 @@ class Published:
         removed: older indices removed, beyond the number to keep.
         leftovers_removed: unfinished indices of killed runs that were removed.
         live: False when another publisher finished a moment later and the alias leads to its index.
+        written: documents written or removed for it; fewer than ``documents`` where the others were there already.
     """
 
     alias: str
@@ -113,6 +125,7 @@ class Published:
     removed: tuple[str, ...] = ()
     leftovers_removed: tuple[str, ...] = ()
     live: bool = True
+    written: int = 0
 
 
 def publish(
@@ -124,6 +137,8 @@ def publish(
     expected: int,
     meta: Mapping[str, Any],
     constants: Mapping[str, Any] | None = None,
+    before: pa.Table | None = None,
+    at_writing: Collection[str] = (),
     template: IndexTemplate,
     keep: int = 3,
     batch_documents: int = bulk.BATCH_DOCUMENTS,
@@ -144,6 +159,9 @@ def publish(
         expected: how many documents there are; another number is an error.
         meta: kept in the index's ``_meta``: ``run_id`` and ``model_version`` at least, JSON values.
         constants: fields that are the same in every document.
+        before: a table that was published under this alias. If it is what readers see still, only the difference is
+            written.
+        at_writing: constants that say when a document was written, so that one which stays as it is keeps its own.
         template: mapping and settings of the index.
         keep: how many published indices to keep, this one included.
         batch_documents: documents in one request.
@@ -163,12 +181,23 @@ def publish(
         previous = _live(client, alias)
         leftovers = _tidy(client, alias)
         ensure_template(client, template)
-        with _NewIndex(client, alias, template, meta) as new:
-            sample = _write(
-                new, documents, constants or {}, id_field, expected, batch_documents, in_flight, retry, on_progress
-            )
-            _verify(client, new.name, expected, sample)
-            new.mark(status="complete")
+        constants = constants or {}
+        marks: dict[str, str] = {}
+        change = None
+        if isinstance(documents, pa.Table) and ndjson.fits(documents.schema):
+            fixed = {name: value for name, value in constants.items() if name not in at_writing}
+            marks = {"content": content(documents), "constants": bulk.to_json(fixed).decode()}
+            if before is not None and previous is not None:
+                change = _change(client, previous, before, documents, marks["constants"], id_field, template)
+        with _NewIndex(client, alias, template, meta, previous.name if previous and change else None) as new:
+            how = _How(constants, id_field, batch_documents, in_flight, retry, on_progress)
+            if change is not None and new.cloned:
+                sample = _write_change(new, change, how)
+            else:
+                change = None
+                sample = _write(new, documents, expected, how)
+            newest = _verify(client, new.name, expected, sample, () if change is None else at_writing)
+            new.mark(status="complete", newest_write=newest, **marks)
             _swap(client, alias, new.name)
             new.keep()
         # From here on the new index is what consumers read: nothing below may undo that.
@@ -189,6 +218,7 @@ def publish(
         tuple(removed),
         tuple(leftovers),
         live,
+        expected if change is None else change.size,
     )
 
 
@@ -318,11 +348,24 @@ def _swap(client: Elasticsearch, alias: str, target: str) -> None:
 
 
 class _NewIndex:
-    """An index that is removed on the way out unless ``keep`` was called."""
+    """An index that is removed on the way out unless ``keep`` was called.
 
-    def __init__(self, client: Elasticsearch, alias: str, template: IndexTemplate, meta: Mapping[str, Any]) -> None:
+    Attributes:
+        cloned: whether it holds what the index holds that it was to begin as.
+    """
+
+    def __init__(
+        self,
+        client: Elasticsearch,
+        alias: str,
+        template: IndexTemplate,
+        meta: Mapping[str, Any],
+        begins_as: str | None = None,
+    ) -> None:
         self.client = client
         self.name = ""
+        self.cloned = False
+        self._begins_as = begins_as
         self._alias = alias
         self._template = template
         self._keep = False
@@ -350,10 +393,13 @@ class _NewIndex:
                     continue
                 _being_built.add(self.name)
             try:
-                # Refreshed once, at the end: half the work for the server.
-                create_index(
-                    self.client, self.name, self._template, settings={"refresh_interval": "-1"}, meta=self._meta
-                )
+                if self._begins_as:
+                    self._clone(self._begins_as)
+                if not self.cloned:
+                    # Refreshed once, at the end: half the work for the server.
+                    create_index(
+                        self.client, self.name, self._template, settings={"refresh_interval": "-1"}, meta=self._meta
+                    )
                 return self
             except BadRequestError as error:
                 self._forget()
@@ -372,6 +418,27 @@ class _NewIndex:
         finally:
             self._forget()
 
+    def _clone(self, source: str) -> None:
+        """Begin as another index, which takes no writes meanwhile; where the cluster cannot, nothing has changed.
+
+        A process killed before the notes are replaced leaves a copy that looks like what it is a copy of, and is.
+        """
+        indices = self.client.indices
+        try:
+            indices.put_settings(index=source, settings={"index.blocks.write": True})
+            try:
+                indices.clone(index=source, target=self.name)
+            finally:
+                indices.put_settings(index=source, settings={"index.blocks.write": None})
+        except ApiError as error:  # no room beside its files, no privilege, no such index any more
+            if "resource_already_exists_exception" in str(error.body):
+                raise
+            _log.warning("All documents are written: %s could not be cloned (%s)", source, _brief(error))
+            return
+        indices.put_mapping(index=self.name, meta=self._meta)
+        indices.put_settings(index=self.name, settings={"index.blocks.write": None, "index.refresh_interval": "-1"})
+        self.cloned = True
+
     def _forget(self) -> None:
         with _being_built_lock:
             _being_built.discard(self.name)
@@ -379,7 +446,7 @@ class _NewIndex:
     def keep(self) -> None:
         self._keep = True
 
-    def mark(self, **entries: str) -> None:
+    def mark(self, **entries: str | int) -> None:
         """Note something in ``_meta``, which Elasticsearch replaces as a whole."""
         self._meta.update(entries)
         self.client.indices.put_mapping(index=self.name, meta=self._meta)
@@ -402,36 +469,30 @@ class _NewIndex:
             )
 
 
+@dataclass(frozen=True)
+class _How:
+    """How documents are written; see ``publish``."""
+
+    constants: Mapping[str, Any]
+    id_field: str
+    batch_documents: int
+    in_flight: int
+    retry: bulk.Retry | None
+    on_progress: Progress | None
+
+
 def _write(
-    new: _NewIndex,
-    documents: Iterable[Mapping[str, Any]] | pa.Table,
-    constants: Mapping[str, Any],
-    id_field: str,
-    expected: int,
-    batch_documents: int,
-    in_flight: int,
-    retry: bulk.Retry | None,
-    on_progress: Progress | None,
+    new: _NewIndex, documents: Iterable[Mapping[str, Any]] | pa.Table, expected: int, how: _How
 ) -> dict[str, bytes]:
     """Write everything and return a spread sample as it was sent."""
-    written = repeated = 0
-
-    def on_batch(batch: bulk.Batch, results: list[str]) -> None:
-        nonlocal written, repeated
-        written += len(results)
-        repeated += batch.superseded
-        new.heartbeat()
-        if on_progress is not None:
-            on_progress(written, expected)
-
     sample = _Sample(expected)
     batches: Iterator[bulk.Batch]
     if isinstance(documents, pa.Table) and ndjson.fits(documents.schema):
-        batches = _of_columns(documents, id_field, constants, batch_documents, sample)
+        batches = _of_columns(documents, how, sample)
     else:
         rows = documents.to_pylist() if isinstance(documents, pa.Table) else documents
-        batches = bulk.in_batches(_one_by_one(rows, id_field, constants, new.name, sample), batch_documents)
-    bulk.write(new.client, new.name, batches, on_batch=on_batch, in_flight=in_flight, retry=retry)
+        batches = bulk.in_batches(_one_by_one(rows, how, new.name, sample), how.batch_documents)
+    repeated = _send(new, batches, expected, how)
     if sample.seen != expected or repeated:
         raise VerificationFailed(
             f"{sample.seen} documents came for {new.name}, {repeated} of them with an id that came before; "
@@ -439,6 +500,85 @@ def _write(
             "Materialize the labelled segments again.",
         )
     return sample.documents
+
+
+def _send(new: _NewIndex, batches: Iterable[bulk.Batch], expected: int, how: _How) -> int:
+    """Send the batches; gives the number of entries that a later one replaced."""
+    written = repeated = 0
+
+    def on_batch(batch: bulk.Batch, results: list[str]) -> None:
+        nonlocal written, repeated
+        written += len(results)
+        repeated += batch.superseded
+        new.heartbeat()
+        if how.on_progress is not None:
+            how.on_progress(written, expected)
+
+    bulk.write(new.client, new.name, batches, on_batch=on_batch, in_flight=how.in_flight, retry=how.retry)
+    return repeated
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What makes the documents of the table before those of the table now."""
+
+    now: pa.Table
+    rows: NDArray[np.int64]
+    gone: pa.Array
+
+    @property
+    def size(self) -> int:
+        return len(self.rows) + len(self.gone)
+
+
+def _change(
+    client: Elasticsearch,
+    live: PublishedIndex,
+    before: pa.Table,
+    now: pa.Table,
+    constants: str,
+    id_field: str,
+    template: IndexTemplate,
+) -> _Change | None:
+    """What is to be written to a clone of the live index; None where that is not certain, or nearly all of it."""
+    meta = live.meta
+    if (
+        meta.get("constants") != constants
+        or meta.get("version") != template.mappings.get("_meta", {}).get("version")
+        or not before.schema.equals(now.schema)
+        or meta.get("newest_write") != _newest_write(client, live.name)
+        or int(client.count(index=live.name)["count"]) != before.num_rows
+        or meta.get("content") != content(before)
+    ):
+        return None
+    rows, gone = difference(before, now, id_field)
+    change = _Change(now, rows, gone)
+    return change if change.size <= CLONED_UP_TO * now.num_rows else None
+
+
+def _newest_write(client: Elasticsearch, index: str) -> int:
+    """The highest sequence number in an index; -1 where it has none."""
+    found = client.search(
+        index=index,
+        size=0,
+        track_total_hits=False,
+        allow_partial_search_results=False,
+        aggregations={"newest": {"max": {"field": "_seq_no"}}},
+    )
+    value = found["aggregations"]["newest"]["value"]
+    return -1 if value is None else int(value)
+
+
+def _write_change(new: _NewIndex, change: _Change, how: _How) -> dict[str, bytes]:
+    """Write and remove what differs; gives a sample of all documents, those that stay as they are included."""
+    written = _Sample(len(change.rows))
+    _send(new, _of_columns(change.now.take(pa.array(change.rows)), how, written), change.size, how)
+    gone = ((key, bulk.delete_line(key)) for key in change.gone.to_pylist())
+    _send(new, bulk.in_batches(gone, how.batch_documents), change.size, how)
+    spread = _Sample(change.now.num_rows)
+    for _ in _of_columns(change.now.take(pa.array(range(0, change.now.num_rows, spread.step))), how, spread):
+        pass
+    return {**spread.documents, **written.documents}
 
 
 class _Sample:
@@ -452,32 +592,33 @@ class _Sample:
 
 
 def _one_by_one(
-    documents: Iterable[Mapping[str, Any]], id_field: str, constants: Mapping[str, Any], index: str, sample: _Sample
+    documents: Iterable[Mapping[str, Any]], how: _How, index: str, sample: _Sample
 ) -> Iterator[tuple[str, bytes]]:
     for document in documents:
-        key, content = str(document[id_field]), bulk.to_json({**document, **constants})
+        key, source = str(document[how.id_field]), bulk.to_json({**document, **how.constants})
         if sample.seen % sample.step == 0 or key in sample.documents:
-            sample.documents[key] = content
+            sample.documents[key] = source
         sample.seen += 1
         if sample.seen > sample.expected:
             raise VerificationFailed(
                 f"There are more than the {sample.expected} documents expected for {index}.",
                 "Publish from one run only.",
             )
-        yield key, bulk.index_line(key, content)
+        yield key, bulk.index_line(key, source)
 
 
-def _of_columns(
-    table: pa.Table, id_field: str, constants: Mapping[str, Any], batch_documents: int, sample: _Sample
-) -> Iterator[bulk.Batch]:
-    for batch in ndjson.in_batches(table, id_field, constants, batch_documents):
+def _of_columns(table: pa.Table, how: _How, sample: _Sample) -> Iterator[bulk.Batch]:
+    for batch in ndjson.in_batches(table, how.id_field, how.constants, how.batch_documents):
         for place in range(-sample.seen % sample.step, len(batch), sample.step):
             sample.documents[batch.key(place)] = batch.body([place]).split(b"\n")[1]
         sample.seen += len(batch)
         yield batch
 
 
-def _verify(client: Elasticsearch, index: str, expected: int, sample: Mapping[str, bytes]) -> None:
+def _verify(
+    client: Elasticsearch, index: str, expected: int, sample: Mapping[str, bytes], at_writing: Collection[str]
+) -> int:
+    """See that the index holds so many documents, and these; gives its highest sequence number."""
     client.indices.refresh(index=index)
     held = int(client.count(index=index)["count"])
     if held != expected:
@@ -486,12 +627,19 @@ def _verify(client: Elasticsearch, index: str, expected: int, sample: Mapping[st
         )
     if sample:
         for found in client.mget(index=index, ids=list(sample))["docs"]:
-            if not found.get("found") or found["_source"] != json.loads(sample[found["_id"]]):
+            if not found.get("found") or _but(found["_source"], at_writing) != _but(
+                json.loads(sample[found["_id"]]), at_writing
+            ):
                 raise VerificationFailed(
                     f"A document read back from {index} is not what was written (id {redact(found['_id'])}).",
                     "Is an ingest pipeline changing documents of that name?",
                 )
     client.indices.put_settings(index=index, settings={"index.refresh_interval": None})
+    return _newest_write(client, index)
+
+
+def _but(document: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in names}
 
 
 # --- what is no longer needed ---------------------------------------------------------------------------------------

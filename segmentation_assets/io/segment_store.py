@@ -6,11 +6,13 @@ What belongs here: which columns a published segment has. What does not: how pub
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import get_args
 
+import pyarrow as pa
 from elasticsearch import Elasticsearch
 
 from segmentation_assets.core.labels import LabeledSegments
-from segmentation_assets.core.settings import PublishSettings
+from segmentation_assets.core.settings import OptionalField, PublishSettings
 from segmentation_assets.io.publishing import publish
 from segmentation_assets.io.session_store import count_sessions
 from segmentation_assets.io.templates import segment_template
@@ -27,6 +29,7 @@ class PublishedSegments:
         previous: the index the alias led to before, if any.
         removed: older or unfinished indices that were removed.
         model_version: the model that made the segments.
+        written: documents written or removed for it; fewer than it holds where the others were there already.
     """
 
     alias: str
@@ -35,6 +38,7 @@ class PublishedSegments:
     previous: str | None
     removed: list[str]
     model_version: str
+    written: int = 0
 
 
 def publish_segments(
@@ -44,17 +48,30 @@ def publish_segments(
     *,
     run_id: str,
     now: datetime,
+    before: LabeledSegments | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> PublishedSegments:
     """Publish a segment for every session; see ``publishing.publish`` for what can be raised and what then stays as
     it was.
+
+    Args:
+        client: the client.
+        labeled: what to publish.
+        settings: where and how.
+        run_id: noted in the index.
+        now: aware datetime, the documents' ``published_at``.
+        before: what was published last. Where readers see just that, only the difference is written.
+        on_progress: called with the number written so far and how many there are.
     """
     rows = labeled.table.num_rows
+    constants = {"model_version": labeled.model_version, "published_at": now.astimezone(UTC)}
     published = publish(
         client,
         settings.alias,
-        labeled.table,
-        constants={"model_version": labeled.model_version, "published_at": now.astimezone(UTC)},
+        _documents(labeled, settings),
+        constants={name: value for name, value in constants.items() if name in settings.fields},
+        before=_documents(before, settings) if before else None,
+        at_writing=["published_at"],
         id_field="session_id",
         expected=rows,
         meta={"run_id": run_id, "model_version": labeled.model_version},
@@ -71,7 +88,13 @@ def publish_segments(
         previous=published.previous,
         removed=[*published.removed, *published.leftovers_removed],
         model_version=labeled.model_version,
+        written=published.written,
     )
+
+
+def _documents(labeled: LabeledSegments, settings: PublishSettings) -> pa.Table:
+    left_out = set(get_args(OptionalField)) - settings.fields
+    return labeled.table.drop_columns([name for name in labeled.table.column_names if name in left_out])
 
 
 def count_segments(client: Elasticsearch, alias: str) -> int:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,7 @@ from segmentation_assets.core.clustering import METHODS, available
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.labels import LabeledSegments, StaleModelError, Taxonomy, label, shipped_taxonomy
 from segmentation_assets.core.model import ClusterModel, fingerprint, fit
-from segmentation_assets.core.retrain import made_with, reapply, retrain, told, with_churn
+from segmentation_assets.core.retrain import made_with, reapply, renewed, retrain, told, with_churn
 from segmentation_assets.core.sessions import Intake, SessionBuilder, Sessions
 from segmentation_assets.core.settings import ClusterSettings, LabelSettings, VectorSettings
 from segmentation_assets.core.vectorize import TfidfMatrix, vectorize
@@ -79,7 +80,7 @@ def vectors(sessions: Sessions) -> TfidfMatrix:
 
 
 def trained(sessions: Sessions, previous: ClusterModel | None = None, **chosen: object) -> ClusterModel:
-    found = ClusterSettings(**{"k": 3, "method": "lsa", **chosen})
+    found = ClusterSettings(**{"k": 3, "method": "lsa", "refit_share": 0, **chosen})
     return retrain(vectors(sessions), sessions.user_numbers(), found, previous)
 
 
@@ -206,6 +207,74 @@ def test_the_margin_decides() -> None:
     assert gain.gain > 0.1
     assert not trained(sessions, previous, k=5, min_gain=gain.gain * 0.99).decision.kept  # type: ignore[union-attr]
     assert trained(sessions, previous, k=5, min_gain=gain.gain * 1.01).decision.kept  # type: ignore[union-attr]
+
+
+def test_few_new_sessions_are_assigned_without_fitting() -> None:
+    sessions = shop(SHOP, searches=30)
+    first = trained(sessions)
+    more = shop({**SHOP, "tech": [*SHOP["tech"], "gaming mouse"]}, searches=31)  # the users' 31st searches come
+    again = trained(more, first, refit_share=0.1)
+    assert again.decision is not None
+    assert again.decision.kept
+    assert "came or went since it was fitted" in again.decision.reason
+    assert again.decision.gain is None
+    assert again.version == first.version
+    assert again.queries.equals(vectors(more).queries)
+    # counted from when it was fitted, however often it assigned since
+    assert renewed(again, vectors(shop(SHOP, users=16, searches=30, seed=1))) > 0.4
+
+
+def test_sessions_that_the_model_has_no_cluster_for_make_it_fit_again_before_they_are_many() -> None:
+    first = trained(shop(SHOP, searches=30))
+    strangers = shop({**SHOP, "books": ["crime novel", "thriller paperback"]}, searches=30)
+    table = pa.concat_tables([shop(SHOP, searches=30).table, strangers.table.slice(0, 60)])
+    mixed = Sessions(table, Intake(table.num_rows, table.num_rows))
+    assert renewed(first, vectors(mixed)) < 0.2
+    decision = trained(mixed, first, refit_share=0.2).decision
+    assert decision is not None
+    assert decision.gain is not None
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=12),
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=12),
+)
+def test_what_came_or_went_is_counted_by_query(before: list[str], now: list[str]) -> None:
+    words = {"a": "lamp", "b": "red dress", "c": "garden chair", "d": "!"}
+    counted = {
+        name: vectorize(pa.array([words[letter] for letter in letters] + ["lamp"]), PLAIN)
+        for name, letters in (("before", before), ("now", now))
+    }
+    model = replace(
+        trained(shop(SHOP)), fitted_queries=counted["before"].queries, fitted_counts=counted["before"].counts
+    )
+    left, came = Counter([*before, "a"]), Counter([*now, "a"])
+    most = max(left.total(), came.total())
+    assert renewed(model, counted["now"]) == pytest.approx(1 - (left & came).total() / most)
+
+
+def test_a_model_stored_without_its_queries_is_fitted_again() -> None:
+    sessions = shop(SHOP)
+    old = replace(
+        trained(sessions),
+        queries=pa.array([], pa.string()),
+        fitted_queries=pa.array([], pa.string()),
+        fitted_counts=np.empty(0, np.int64),
+    )
+    again = trained(sessions, old, refit_share=0.1)
+    assert again.decision is not None
+    assert again.decision.gain is not None
+    assert again.version == old.version
+
+
+@given(st.lists(st.sampled_from([q for qs in SHOP.values() for q in qs] + ["dog food", "!!", "laptops"]), max_size=12))
+def test_what_is_recalled_is_what_would_be_predicted(queries: list[str]) -> None:
+    model = trained(shop(SHOP))
+    different = pa.array(sorted(set(queries)), pa.string())
+    labels, confidence = model.recall(different)
+    expected = model.predict(different.to_pylist())
+    assert labels.tolist() == expected[0].tolist()
+    assert confidence.tolist() == pytest.approx(expected[1].tolist())
 
 
 # --- the ruler

@@ -59,7 +59,11 @@ def same(one, other):
         other.intake.set_aside,
     )
     shown = [  # of many, other ones may be shown
-        {reason: sorted(ids) for reason, ids in found.examples.items() if found.set_aside[reason] <= EXAMPLES_PER_REASON}
+        {
+            reason: sorted(ids)
+            for reason, ids in found.examples.items()
+            if found.set_aside[reason] <= EXAMPLES_PER_REASON
+        }
         for found in (one.intake, other.intake)
     ]
     assert shown[0] == shown[1]
