@@ -17,6 +17,7 @@ from segmentation_assets.core.labels import LabeledSegments
 from segmentation_assets.core.model import ClusterModel
 from segmentation_assets.core.sessions import Sessions
 from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
+from segmentation_assets.io import session_reader
 from segmentation_assets.io.publishing import list_published, published_state
 from segmentation_assets.io.session_store import write_sessions
 
@@ -331,6 +332,45 @@ def test_example_sessions_are_generated_on_the_embedded_node_only(
     es.delete(index="user_sessions", id=next(iter(documents(es, "user_sessions"))), refresh=True)
     assert graph.run("raw_sessions", resources=embedded).success
     assert es.count(index="user_sessions")["count"] == 999  # what is there is not touched
+
+
+def test_a_run_after_a_few_new_sessions_does_a_few_and_gives_what_a_full_run_gives(
+    graph: Any,
+    seed: Callable[..., int],
+    insert: Callable[..., None],
+    es: Elasticsearch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_reader, "IN_PROGRESS", 0)
+    seed(600)
+    first = graph.run()
+    assert (metadata(first, "raw_sessions")["fetched"], metadata(first, "es_user_segments")["written"]) == (600, 600)
+    insert(["red dress", "gaming laptop", "never seen before"])
+    few = graph.run()
+    assert few.success
+    assert (metadata(few, "raw_sessions")["fetched"], metadata(few, "es_user_segments")["written"]) == (3, 3)
+    assert "came or went since it was fitted" in metadata(few, "kmeans_model")["decision"]
+    by_few = documents(es)
+    everything = graph.run(config={"raw_sessions": {"read_all": True}, "es_user_segments": {"write_all": True}})
+    assert metadata(everything, "raw_sessions")["fetched"] == 603
+    assert metadata(everything, "es_user_segments")["written"] == 603
+    assert metadata(everything, "raw_sessions")["read"] == metadata(few, "raw_sessions")["read"]
+    by_all = documents(es)
+    for found in (*by_few.values(), *by_all.values()):
+        del found["published_at"]
+    assert by_few == by_all
+    assert len(by_all) == 603
+
+
+def test_optional_fields_are_left_out_of_the_documents_where_the_settings_say_so(
+    graph: Any, seed: Callable[..., int], es: Elasticsearch
+) -> None:
+    seed(300)
+    graph.settings("publish: {fields: [confidence]}\n")
+    assert graph.run().success
+    assert {tuple(sorted(found)) for found in documents(es).values()} == {
+        ("confidence", "search_query", "segment", "session_id", "user_id")
+    }
 
 
 def test_index_alias_and_time_window_are_those_of_the_settings(

@@ -7,7 +7,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,36 @@ def test_every_asset_comes_back_as_it_was(number: int, tmp_path: Path) -> None:
     loaded = load_artifact(kind, tmp_path / "it")
     for each in fields(value):
         assert same(getattr(value, each.name), getattr(loaded, each.name)), each.name
+
+
+@pytest.mark.parametrize("number", range(len(KINDS)), ids=[kind.__name__ for kind in KINDS])
+def test_what_is_read_when_used_is_the_same(number: int, tmp_path: Path) -> None:
+    value, kind = VALUES[number], KINDS[number]
+    save_artifact(value, tmp_path / "it")
+    loaded = load_artifact(kind, tmp_path / "it", when_used=True)
+    assert isinstance(loaded, kind)
+    for each in fields(value):
+        assert same(getattr(value, each.name), getattr(loaded, each.name)), each.name
+    again = replace(load_artifact(kind, tmp_path / "it", when_used=True))
+    assert all(same(getattr(value, each.name), getattr(again, each.name)) for each in fields(value))
+
+
+def test_a_table_is_read_when_it_is_looked_at_and_then_kept(tmp_path: Path) -> None:
+    save_artifact(everything(), tmp_path / "it")
+    loaded = load_artifact(Everything, tmp_path / "it", when_used=True)
+    (tmp_path / "it" / "table.parquet").rename(tmp_path / "away")
+    assert (loaded.text, loaded.numbers.tolist()) == ("x", [0.0, 1.0, 2.0])
+    with pytest.raises(ArtifactUnreadableError):
+        _ = loaded.table
+    (tmp_path / "away").rename(tmp_path / "it" / "table.parquet")
+    assert loaded.table is loaded.table
+    assert not hasattr(loaded, "no_such_field")
+
+
+def test_a_field_that_was_added_since_takes_its_default_when_used_too(tmp_path: Path) -> None:
+    save_artifact(VALUES[3], tmp_path / "it")
+    (tmp_path / "it" / "fitted_counts.npy").unlink()
+    assert load_artifact(ClusterModel, tmp_path / "it", when_used=True).fitted_counts.tolist() == []
 
 
 def test_a_model_that_was_stored_still_predicts_the_same(tmp_path: Path) -> None:
