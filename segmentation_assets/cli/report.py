@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from segmentation_assets.cli.runs import ASSETS, CheckVerdict, RunReport
 from segmentation_assets.cli.terminal import err, out, table
-from segmentation_assets.core.labels import OTHER, LabeledSegments, dominant_segments, summarize
+from segmentation_assets.core.labels import OTHER, LabeledSegments, summarize
 from segmentation_assets.core.sessions import Sessions
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io.artifacts import ArtifactMissingError, ArtifactStore
@@ -41,7 +41,7 @@ def collect(
         "sessions": intake.intake.kept if intake else None,
         "read": intake.intake.read if intake else None,
         "set_aside": intake.intake.set_aside if intake else {},
-        "users": dominant_segments(labeled.table).num_rows if labeled else None,
+        "users": labeled.users.num_rows if labeled else None,
         "segments": [
             {
                 "segment": row["segment"],

@@ -7,6 +7,7 @@ segments. What does not: choosing between models, applying one (retrain), bounds
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,10 @@ class Churn:
         return users / self.users if self.users else 0.0
 
 
-def changed_users(before: pa.Table, now: pa.Table) -> list[str]:
-    """User ids, sorted, whose segment is another one; both tables as ``flows`` takes them."""
-    return sorted(user for user, (old, new) in _join(before, now).items() if old != new)
+def changed_users(before: pa.Table, now: pa.Table) -> pa.Array:
+    """Ids of the users whose segment is another one; both tables as ``measure`` takes them."""
+    both = _join(before, now)
+    return both["user_id"].filter(pc.not_equal(both["before"], both["now"])).combine_chunks()
 
 
 def measure(previous_version: str, before: pa.Table, now: pa.Table, replayed: pa.Table) -> Churn:
@@ -144,30 +146,43 @@ def measure(previous_version: str, before: pa.Table, now: pa.Table, replayed: pa
         The churn, with neither ``made_with`` nor ``asked``.
     """
     both = _join(before, now)
-    replay = _by_user(replayed)
-    flows: dict[tuple[str, str], list[int]] = {}
-    for user, (old, new) in both.items():
-        behaviour = old != new and replay.get(user, old) != old
-        counts = flows.setdefault((old, new), [0, 0, 0])
-        for place, one in enumerate((True, behaviour, old != new and not behaviour)):
-            counts[place] += one
+    place = pc.index_in(both["user_id"].combine_chunks(), replayed["user_id"].combine_chunks())
+    by_old_model = pc.fill_null(pc.not_equal(replayed["segment"].combine_chunks().take(place), both["before"]), False)
+    changed = pc.not_equal(both["before"], both["now"])
+    counted = both.append_column("behaviour", pc.and_(changed, by_old_model).cast(pa.int64()))
+    counted = counted.append_column("changed", changed.cast(pa.int64()))
+    flows = counted.group_by(["before", "now"]).aggregate(
+        [("user_id", "count"), ("behaviour", "sum"), ("changed", "sum")]
+    )
     return Churn(
         previous_version=previous_version,
-        users=len(both),
-        came=now.num_rows - len(both),
-        left=before.num_rows - len(both),
-        flows=[
-            Flow(old, new, *counts)
-            for (old, new), counts in sorted(flows.items(), key=lambda item: (-item[1][0], item[0]))
-        ],
+        users=both.num_rows,
+        came=now.num_rows - both.num_rows,
+        left=before.num_rows - both.num_rows,
+        flows=sorted(
+            (
+                Flow(
+                    flow["before"],
+                    flow["now"],
+                    flow["user_id_count"],
+                    flow["behaviour_sum"],
+                    flow["changed_sum"] - flow["behaviour_sum"],
+                )
+                for flow in flows.to_pylist()
+            ),
+            key=lambda flow: (-flow.users, flow.before, flow.now),
+        ),
     )
 
 
-def _join(before: pa.Table, now: pa.Table) -> dict[str, tuple[str, str]]:
-    """The segment before and now of the users in both tables."""
-    old = _by_user(before)
-    return {user: (old[user], segment) for user, segment in _by_user(now).items() if user in old}
-
-
-def _by_user(table: pa.Table) -> dict[str, str]:
-    return dict(zip(table["user_id"].to_pylist(), table["segment"].to_pylist(), strict=True))
+def _join(before: pa.Table, now: pa.Table) -> pa.Table:
+    """user_id, before and now: the segments of the users in both tables."""
+    place = pc.index_in(now["user_id"].combine_chunks(), before["user_id"].combine_chunks())
+    there = place.is_valid()
+    return pa.table(
+        {
+            "user_id": now["user_id"].combine_chunks().filter(there),
+            "before": before["segment"].combine_chunks().take(place.drop_null()),
+            "now": now["segment"].combine_chunks().filter(there),
+        }
+    )

@@ -4,7 +4,7 @@ What belongs here: how a cluster is named by a taxonomy, and the evidence. What 
 (taxonomy), its keywords in queries (matching), words for what it does not know (names), finding the clusters.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segmentation_assets.core.churn import Churn
 from segmentation_assets.core.collector import collector_paused
-from segmentation_assets.core.matching import KeywordMatcher, word_frequencies
+from segmentation_assets.core.matching import KeywordMatcher, typed_words, word_frequencies
 from segmentation_assets.core.meaning import learn_meanings
 from segmentation_assets.core.model import ClusterModel, StaleInputError, fingerprint, top_terms
 from segmentation_assets.core.names import contrastive_terms, suggested_names, typical_queries
@@ -66,6 +66,11 @@ ASSIGNMENT_SCHEMA = pa.schema(
         ("segment", pa.string()),
         ("confidence", pa.float32()),
     ]
+)
+
+
+USER_SCHEMA = pa.schema(
+    [("user_id", pa.string()), ("segment", pa.string()), ("sessions", pa.int64()), ("total", pa.int64())]
 )
 
 
@@ -132,6 +137,7 @@ class LabeledSegments:
         unclustered: sessions in no cluster (their segment is ``other``).
         intake: the account of the sessions, carried along for the publish guard.
         churn: which users change segment by it, carried along likewise; None where nobody measured.
+        users: the segment of each user, see ``dominant_segments``; worked out of ``table`` when not given.
     """
 
     table: pa.Table
@@ -140,6 +146,11 @@ class LabeledSegments:
     unclustered: int
     intake: Intake
     churn: Churn | None = None
+    users: pa.Table = field(default_factory=lambda: USER_SCHEMA.empty_table())
+
+    def __post_init__(self) -> None:
+        if self.table.num_rows and not self.users.num_rows:
+            object.__setattr__(self, "users", dominant_segments(self.table))
 
 
 class StaleModelError(StaleInputError):
@@ -245,19 +256,20 @@ def _keyword_sessions(
     tfidf: TfidfMatrix, labels: NDArray[np.int32], taxonomy: Taxonomy, meaning: float | None
 ) -> tuple[dict[int, dict[str, float]], dict[int, dict[tuple[str, str], float]]]:
     """For each cluster the sessions that speak for each segment, and for each (segment, keyword), by certainty."""
-    queries, counts = tfidf.queries.to_pylist(), tfidf.counts.tolist()
-    frequencies = word_frequencies(queries, counts)
+    words = typed_words(tfidf.queries.to_pylist())
+    frequencies = word_frequencies(words, tfidf.counts)
     matcher = KeywordMatcher(taxonomy, frequencies)
     if meaning is not None:
         learn_meanings(matcher, frequencies, meaning)
     by_segment: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     by_keyword: dict[int, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
-    alike: Counter[tuple[int, tuple[str, ...]]] = Counter()
-    for query, count, cluster in zip(queries, counts, labels.tolist(), strict=True):
-        alike[cluster, matcher.essence(query)] += count
-    for (cluster, essence), count in alike.items():
+    essences, essence = matcher.essences(words, len(labels))
+    alike, place = np.unique(np.stack([essence, labels]), axis=1, return_inverse=True)
+    sessions = np.bincount(place.ravel(), weights=tfidf.counts).tolist()
+    matches = [matcher.match(words) for words in essences]
+    for (number, cluster), count in zip(alike.T.tolist(), sessions, strict=True):
         surest: dict[str, float] = {}
-        for key, match in matcher.match(essence).items():
+        for key, match in matches[number].items():
             by_keyword[cluster][key] += count * match.certainty
             surest[match.segment] = max(match.certainty, surest.get(match.segment, 0.0))
         for segment, certainty in surest.items():
@@ -280,7 +292,7 @@ def dominant_segments(table: pa.Table) -> pa.Table:
         table: ``ASSIGNMENT_SCHEMA``.
 
     Returns:
-        columns user_id, segment, sessions (of that segment), total (of the user); one row a user, sorted by user_id.
+        ``USER_SCHEMA``: sessions of that segment, and in total; one row a user, sorted by user_id.
     """
     users, user = numbered(table["user_id"])
     segments, segment = numbered(table["segment"])
@@ -303,7 +315,8 @@ def dominant_segments(table: pa.Table) -> pa.Table:
             "segment": segments.take(pa.array(chosen)),
             "sessions": pa.array(most.astype(np.int64)),
             "total": pa.array(counts.sum(axis=1).astype(np.int64)),
-        }
+        },
+        schema=USER_SCHEMA,
     )
 
 
@@ -317,7 +330,7 @@ def summarize(labeled: LabeledSegments) -> "pd.DataFrame":
     import pandas as pd
 
     sessions = labeled.table.group_by("segment").aggregate([("session_id", "count")]).to_pandas()
-    users = dominant_segments(labeled.table).group_by("segment").aggregate([("user_id", "count")]).to_pandas()
+    users = labeled.users.group_by("segment").aggregate([("user_id", "count")]).to_pandas()
     counts = sessions.merge(users, on="segment", how="left")
     rows = []
     for segment, n_sessions, n_users in zip(

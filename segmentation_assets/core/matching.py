@@ -10,11 +10,15 @@ has a certainty, and the rules lean towards leaving a word alone: 'sheep' is no 
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from segmentation_assets.core import tokens
 from segmentation_assets.core.taxonomy import WORD, Taxonomy, fold
-from segmentation_assets.core.tokens import edit_distance, unaccented
+from segmentation_assets.core.tokens import Words, edit_distance, unaccented
 
 Kind = Literal["exact", "plural", "apart", "compound", "typo", "meaning"]
 
@@ -139,24 +143,40 @@ class KeywordMatcher:
         """(segment, keyword) to the surest match of each keyword that a query holds."""
         return self.match(WORD.findall(query.lower()))
 
-    def essence(self, query: str) -> tuple[str, ...]:
-        """The words of a query that its matches depend on, in order, with one gap for all others between two.
+    def essences(self, words: Words, n: int) -> tuple[list[tuple[str, ...]], NDArray[np.int64]]:
+        """What the matches of n queries depend on: some of their words in order, with one gap for all others between.
 
         Queries of one essence have the same matches, which ``match`` finds: there are far fewer essences than queries.
+
+        Args:
+            words: of the queries (``typed_words``).
+            n: how many queries there are.
+
+        Returns:
+            The different essences, and (n,) the place of each query's among them.
         """
-        words: list[str] = []
-        begins = False
-        for word in WORD.findall(query.lower()):
-            reading = self._readings.get(word) or self._read(word)
-            if reading is not _NOTHING or begins:  # whatever follows a beginning may be its end
-                words.append(word)
-            elif words and words[-1]:
-                words.append(_GAP)
-            begins = reading.begins
-        return tuple(words)
+        readings = [self._readings.get(word) or self._read(word) for word in words.words]
+        speaks = np.array([reading is not _NOTHING for reading in readings], dtype=np.bool_)
+        begins = np.array([reading.begins for reading in readings], dtype=np.bool_)
+        kept = speaks[words.ids]
+        beside = words.rows[1:] == words.rows[:-1]
+        kept[1:] |= begins[words.ids[:-1]] & beside  # whatever follows a beginning may be its end
+        places = np.flatnonzero(kept)
+        rows = words.rows[places]
+        gap = np.zeros(len(places), dtype=np.bool_)
+        gap[1:] = (np.diff(places) > 1) & (rows[1:] == rows[:-1])
+        codes = np.insert(words.ids[places], np.flatnonzero(gap), -1).astype(np.int32)
+        ends = np.cumsum(np.bincount(rows, minlength=n) + np.bincount(rows[gap], minlength=n)) * codes.itemsize
+        different: dict[bytes, int] = {}
+        text, start, of_query = codes.tobytes(), 0, np.empty(n, dtype=np.int64)
+        for row, end in enumerate(ends.tolist()):
+            of_query[row] = different.setdefault(text[start:end], len(different))
+            start = end
+        names = [*words.words, _GAP]
+        return [tuple(names[code] for code in np.frombuffer(found, np.int32)) for found in different], of_query
 
     def match(self, typed: Sequence[str]) -> dict[tuple[str, str], Match]:
-        """As ``find``, of the words of a query in lower case, or of its ``essence``."""
+        """As ``find``, of the words of a query in lower case, or of one of the ``essences``."""
         readings = [self._readings.get(word) or self._read(word) for word in typed]
         found: dict[tuple[str, str], Match] = {}
         for i, reading in enumerate(readings):
@@ -248,20 +268,24 @@ class KeywordMatcher:
         )
 
 
-def word_frequencies(queries: Iterable[str], counts: Iterable[int]) -> Counter[str]:
+def typed_words(queries: Sequence[str]) -> Words:
+    """The words of queries in lower case, as ``KeywordMatcher`` reads them."""
+    return tokens.words_of_lines(WORD, [query.lower() for query in queries])
+
+
+def word_frequencies(words: Words, counts: NDArray[np.int64]) -> Counter[str]:
     """Sessions that hold each folded word; a word that stands twice in a query counts once.
 
     Args:
-        queries: the distinct queries.
-        counts: sessions that hold each.
+        words: of the distinct queries (``typed_words``).
+        counts: (n_distinct,) sessions that hold each.
     """
-    typed: Counter[str] = Counter()
-    for query, count in zip(queries, counts, strict=True):
-        for word in set(WORD.findall(query.lower())):
-            typed[word] += count
+    once = np.unique(words.rows.astype(np.int64) * len(words.words) + words.ids)
+    row, word = np.divmod(once, max(len(words.words), 1))
+    typed = np.bincount(word, weights=counts[row], minlength=len(words.words)).astype(np.int64)
     folded: Counter[str] = Counter()
-    for word, count in typed.items():
-        folded[fold(word)] += count
+    for text, count in zip(words.words, typed.tolist(), strict=True):
+        folded[fold(text)] += count
     return folded
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from segmentation_assets.core.churn import Churn
-from segmentation_assets.core.labels import OTHER, LabeledSegments, dominant_segments
+from segmentation_assets.core.labels import OTHER, LabeledSegments
 from segmentation_assets.core.sessions import Intake
 from segmentation_assets.core.settings import (
     CheckSettings,
@@ -130,7 +130,7 @@ def label_coverage(labeled: LabeledSegments, bounds: LabelCoverageBounds) -> Che
     """Enough sessions and users are in a segment with a name."""
     sessions = labeled.table.num_rows
     named = pc.sum(pc.not_equal(labeled.table["segment"], OTHER)).as_py() or 0
-    users = dominant_segments(labeled.table)
+    users = labeled.users
     named_users = pc.sum(pc.not_equal(users["segment"], OTHER)).as_py() or 0
     session_share = named / sessions if sessions else 0.0
     user_share = named_users / users.num_rows if users.num_rows else 0.0

@@ -193,10 +193,8 @@ def with_churn(
     if served is None:
         return replace(labeled, churn=Churn(None, came=len(labeled.table["user_id"].unique()), made_with=chosen))
     old, model = served
-    before, now = dominant_segments(old.table), dominant_segments(labeled.table)
-    moved = labeled.table.filter(
-        pc.is_in(labeled.table["user_id"], value_set=pa.array(churn.changed_users(before, now), pa.string()))
-    )
+    before, now = old.users, labeled.users
+    moved = labeled.table.filter(pc.is_in(labeled.table["user_id"], value_set=churn.changed_users(before, now)))
     found = churn.measure(model.version, before, now, dominant_segments(_replay(moved, old, model)))
     asked = _differing(chosen, old.churn.made_with) if old.churn else []
     return replace(labeled, churn=replace(found, made_with=chosen, asked=asked))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from segmentation_assets.core.labels import OTHER, ClusterLabel, LabeledSegments
-from segmentation_assets.core.matching import KeywordMatcher, Match, word_frequencies
+from segmentation_assets.core.matching import KeywordMatcher, Match, typed_words, word_frequencies
 from segmentation_assets.core.names import contrastive_terms, distinct_words, phrases
 from segmentation_assets.core.taxonomy import SegmentEntry, Taxonomy, words
 from segmentation_assets.core.tokens import unaccented
@@ -307,7 +307,7 @@ def review(tfidf: TfidfMatrix, labels: NDArray[np.int32], labeled: LabeledSegmen
         taxonomy: the one on trial.
     """
     queries, counts = tfidf.queries.to_pylist(), tfidf.counts.tolist()
-    matcher = KeywordMatcher(taxonomy, word_frequencies(queries, counts))
+    matcher = KeywordMatcher(taxonomy, word_frequencies(typed_words(queries), tfidf.counts))
     segment_of = {entry.cluster: entry.segment for entry in labeled.labels}
     sessions: Counter[tuple[str, str]] = Counter()
     together: Counter[tuple[tuple[str, str], tuple[str, str]]] = Counter()
@@ -412,7 +412,7 @@ def _ambiguous(sessions: Counter[tuple[str, str]], typed_in: dict[tuple[str, str
 def _covered(tfidf: TfidfMatrix, segments: NDArray[np.object_], taxonomy: Taxonomy) -> NDArray[np.bool_]:
     """(n_distinct,) whether a query holds a keyword of its own segment; of any, where it has no segment with a name."""
     queries = tfidf.queries.to_pylist()
-    matcher = KeywordMatcher(taxonomy, word_frequencies(queries, tfidf.counts.tolist()))
+    matcher = KeywordMatcher(taxonomy, word_frequencies(typed_words(queries), tfidf.counts))
     return np.array(
         [
             bool(found) if segment not in taxonomy.segments else any(name == segment for name, _ in found)

@@ -423,6 +423,11 @@ def _join(words: Words, joined: Mapping[str, str]) -> Words:
     return Words(names, ids[keep], words.rows[keep])
 
 
+def words_of_lines(word: re.Pattern[str], queries: Sequence[str]) -> Words:
+    """What a pattern finds in each query; it must not match the end of a line."""
+    return _by_query(re.findall(f"{word.pattern}|\n", _in_lines(queries), word.flags)) if queries else _by_query([])
+
+
 def _in_lines(queries: Sequence[str]) -> str:
     """One text with a line for each query: a regular expression over all of them costs far less than one over each."""
     text = "\n".join(queries)

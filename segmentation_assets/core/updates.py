@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -75,10 +74,11 @@ def _inserted(table: pa.Table, rows: pa.Table) -> pa.Table:
     """Both together, sorted by session_id, as both are by themselves."""
     if not rows.num_rows:
         return table.combine_chunks()
-    both = pa.concat_tables([table, rows]).combine_chunks()
     if rows.num_rows * _FEW > table.num_rows:
-        return both.sort_by("session_id").combine_chunks()
+        return pa.concat_tables([table, rows]).combine_chunks().sort_by("session_id").combine_chunks()
     ids = table["session_id"].combine_chunks()
     places = [bisect_left(range(len(ids)), key, key=lambda i: ids[i].as_py()) for key in rows["session_id"].to_pylist()]
-    order = np.insert(np.arange(table.num_rows), places, table.num_rows + np.arange(rows.num_rows))
-    return both.take(pa.array(order)).combine_chunks()
+    parts = [table.slice(0, places[0])]
+    for number, (place, following) in enumerate(zip(places, [*places[1:], table.num_rows], strict=True)):
+        parts += [rows.slice(number, 1), table.slice(place, following - place)]
+    return pa.concat_tables(parts).combine_chunks()  # copies runs, where taking would copy one row at a time

@@ -80,7 +80,8 @@ def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False) -> T:
         plain = json.loads((folder / _JSON).read_text("utf-8"))
         hints = get_type_hints(kind)
         added = {f.name for f in fields(kind) if _has_default(f) and not _is_stored(f.name, folder, plain)}  # type: ignore[arg-type]
-        later = {name for name in hints if when_used and name not in plain and name not in added}
+        # What an older version wrote is read at once: a default may depend on what else there is.
+        later = {name for name in hints if when_used and name not in plain and not added}
         now = hints.keys() - added - later
         found = {name: _load_field(name, hints[name], folder, plain) for name in now}
         return _partly_read(kind, found, folder) if later else kind(**found)

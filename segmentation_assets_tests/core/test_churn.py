@@ -62,7 +62,7 @@ def test_every_user_is_counted_once_with_one_cause(
     assert found.users + found.came == len(now)
     assert found.users + found.left == len(before)
     changed = {user for user in both if before[user] != now[user]}
-    assert changed_users(table(before), table(now)) == sorted(changed)
+    assert sorted(changed_users(table(before), table(now)).to_pylist()) == sorted(changed)
     assert found.by_behaviour + found.by_model == len(changed)
     assert found.by_behaviour == sum(replayed.get(user, before[user]) != before[user] for user in changed)
     assert {(f.before, f.now): f.users for f in found.flows} == Counter((before[u], now[u]) for u in both)

@@ -1,5 +1,6 @@
 """Keywords in queries: whole words, plurals, words typed apart, compounds, misspellings, and what is none of these."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from segmentation_assets.core.matching import (
     KeywordMatcher,
     allowed_slips,
     edit_distance,
+    typed_words,
     word_frequencies,
 )
 from segmentation_assets.core.taxonomy import Taxonomy, parse_taxonomy, shipped_taxonomy, words
@@ -330,7 +332,7 @@ def test_long_words_may_have_more_slips() -> None:
 
 
 def test_frequencies_are_of_sessions_and_of_folded_words() -> None:
-    found = word_frequencies(["red dress", "Dresses dresses", "café dress"], [3, 2, 1])
+    found = word_frequencies(typed_words(["red dress", "Dresses dresses", "café dress"]), np.array([3, 2, 1]))
     assert found == {"red": 3, words("dress")[0]: 6, "cafe": 1}
 
 
@@ -366,15 +368,32 @@ vocabulary = st.sampled_from(
 )
 
 
-@given(st.lists(vocabulary, max_size=7).map(" ".join))
-def test_what_a_query_comes_down_to_has_the_matches_of_the_query(query: str) -> None:
+def essences(matcher: KeywordMatcher, *queries: str) -> list[tuple[str, ...]]:
+    different, of_query = matcher.essences(typed_words(queries), len(queries))
+    assert len(set(different)) == len(different)
+    return [different[place] for place in of_query]
+
+
+@given(st.lists(st.lists(vocabulary, max_size=7).map(" ".join), max_size=5))
+def test_what_a_query_comes_down_to_has_the_matches_of_the_query(queries: list[str]) -> None:
     matcher = KeywordMatcher(TAXONOMY, {"keyboard": 100})
-    whole, essence = matcher.find(query), matcher.match(matcher.essence(query))
-    assert {key: match[:4] for key, match in essence.items()} == {key: match[:4] for key, match in whole.items()}
+    for query, essence in zip(queries, essences(matcher, *queries), strict=True):
+        whole, found = matcher.find(query), matcher.match(essence)
+        assert {key: match[:4] for key, match in found.items()} == {key: match[:4] for key, match in whole.items()}
 
 
 def test_queries_that_differ_in_what_is_no_keyword_are_one_and_the_same_in_essence() -> None:
     matcher = KeywordMatcher(TAXONOMY)
-    assert matcher.essence("a big red dress of mine on sale") == matcher.essence("nice dress sale".replace(" ", " x "))
-    assert matcher.essence("dress on sale") != matcher.essence("dress sale")
-    assert matcher.essence("nothing of the kind") == ()
+    one, other, apart, beside, none, empty = essences(
+        matcher,
+        "a big red dress of mine on sale",
+        "nice x dress x sale",
+        "dress on sale",
+        "dress sale",
+        "none of it",
+        "",
+    )
+    assert one == other == apart
+    assert apart != beside
+    assert none == empty == ()
+    assert essences(matcher) == []
