@@ -264,10 +264,12 @@ def _keyword_sessions(
     by_segment: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     by_keyword: dict[int, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
     essences, essence = matcher.essences(words, len(labels))
-    alike, place = np.unique(np.stack([essence, labels]), axis=1, return_inverse=True)
-    sessions = np.bincount(place.ravel(), weights=tfidf.counts).tolist()
+    ids, cluster = np.unique(labels, return_inverse=True)
+    alike, place = np.unique(essence * len(ids) + cluster, return_inverse=True)
+    sessions = np.bincount(place, weights=tfidf.counts).tolist()
     matches = [matcher.match(words) for words in essences]
-    for (number, cluster), count in zip(alike.T.tolist(), sessions, strict=True):
+    for code, count in zip(alike.tolist(), sessions, strict=True):
+        number, cluster = code // len(ids), int(ids[code % len(ids)])
         surest: dict[str, float] = {}
         for key, match in matches[number].items():
             by_keyword[cluster][key] += count * match.certainty
