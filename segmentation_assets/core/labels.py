@@ -264,8 +264,8 @@ def _keyword_sessions(
     by_segment: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     by_keyword: dict[int, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
     essences, essence = matcher.essences(words, len(labels))
-    ids, cluster = np.unique(labels, return_inverse=True)
-    alike, place = np.unique(essence * len(ids) + cluster, return_inverse=True)
+    ids, cluster_of = np.unique(labels, return_inverse=True)
+    alike, place = np.unique(essence * len(ids) + cluster_of, return_inverse=True)
     sessions = np.bincount(place, weights=tfidf.counts).tolist()
     matches = [matcher.match(words) for words in essences]
     for code, count in zip(alike.tolist(), sessions, strict=True):

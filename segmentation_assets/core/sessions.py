@@ -306,6 +306,10 @@ class SessionBuilder:
     def _table(self) -> pa.Table:
         return pa.concat_tables([*self._settled, pa.table(self._columns, schema=SESSION_SCHEMA)])
 
+    def _hand_over(self) -> None:
+        """Let go of the rows; nothing can be added or asked any more."""
+        del self._settled, self._settled_ids, self._columns, self._document_ids
+
     @property
     def _own_ids(self) -> list[str | None]:
         return [*(key for ids in self._settled_ids for key in ids.to_pylist()), *self._document_ids]
@@ -314,22 +318,33 @@ class SessionBuilder:
 def merge(builders: Sequence[SessionBuilder]) -> Sessions:
     """Return what several builders (one a slice of the index) collected as one, sorted by id, every id once.
 
-    Documents that claim the same session_id are all kept, each under its document_id: none is dropped, and the choice
-    does not depend on the order they arrived in.
+    The builders are used up. Documents that claim the same session_id are all kept, each under its document_id: none is
+    dropped, and the choice does not depend on the order they arrived in.
     """
-    unsorted = pa.concat_tables([b._table for b in builders])
-    table = _sorted(unsorted)
-    ids = table["session_id"].combine_chunks()
-    if pc.any(pc.equal(ids.slice(1), ids.slice(0, max(len(ids) - 1, 0)))).as_py():
-        own = [document_id for b in builders for document_id in b._own_ids]
-        unique = _unique(unsorted["session_id"].to_pylist(), own)
-        table = _sorted(unsorted.set_column(0, SESSION_SCHEMA.field("session_id"), pa.array(unique, pa.string())))
     intake = sum((Intake(b._read, b._kept, dict(b._set_aside), b._examples) for b in builders), Intake(0, 0))
-    return Sessions(table, intake)
+    ids = _one(pa.concat_tables([b._table for b in builders])["session_id"])
+    order = pc.array_sort_indices(ids)
+    in_order = ids.take(order)
+    if pc.any(pc.equal(in_order.slice(1), in_order.slice(0, max(len(ids) - 1, 0)))).as_py():
+        own = [document_id for b in builders for document_id in b._own_ids]
+        ids = pa.array(_unique(ids.to_pylist(), own), pa.string())
+        order = pc.array_sort_indices(ids)
+        in_order = ids.take(order)
+    del ids
+    # Column by column, and what it was made of is let go: never two copies of everything.
+    columns = {name: pa.concat_tables([b._table for b in builders])[name] for name in SESSION_SCHEMA.names[1:]}
+    for builder in builders:
+        builder._hand_over()
+    ordered = [in_order]
+    for name in SESSION_SCHEMA.names[1:]:
+        column = _one(columns.pop(name))
+        ordered.append(column.take(order))
+        del column
+    return Sessions(pa.table(ordered, schema=SESSION_SCHEMA), intake)
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    return table.sort_by("session_id").combine_chunks()
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 def _unique(ids: list[str], document_ids: list[str | None]) -> list[str]:

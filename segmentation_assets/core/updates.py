@@ -8,9 +8,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from segmentation_assets.core.sessions import EXAMPLES_PER_REASON, RULES, SESSION_SCHEMA, Intake, Reason, Sessions
 
@@ -57,7 +60,7 @@ def updated(
         return None
     refused = {key: reason for key, reason in origin.set_aside.items() if key not in set(ids)} | dict(set_aside)
     intake = Intake(total, total - len(refused), dict(Counter(refused.values())), _examples(refused))
-    table = _inserted(previous.table.filter(pc.invert(replaced)) if known else previous.table, fresh.table)
+    table = _exchanged(previous.table, np.flatnonzero(replaced.to_numpy()), fresh.table)
     return Sessions(table, intake, replace(origin, intake=intake, set_aside=refused), len(ids))
 
 
@@ -70,15 +73,23 @@ def _examples(refused: Mapping[str, str]) -> dict[str, list[str]]:
     return examples
 
 
-def _inserted(table: pa.Table, rows: pa.Table) -> pa.Table:
-    """Both together, sorted by session_id, as both are by themselves."""
-    if not rows.num_rows:
-        return table.combine_chunks()
+def _exchanged(table: pa.Table, without: NDArray[np.int64], rows: pa.Table) -> pa.Table:
+    """A table without some of its rows and with others, sorted by session_id, as both are by themselves."""
     if rows.num_rows * _FEW > table.num_rows:
-        return pa.concat_tables([table, rows]).combine_chunks().sort_by("session_id").combine_chunks()
+        kept = np.ones(table.num_rows, dtype=np.bool_)
+        kept[without] = False
+        both = pa.concat_tables([table.filter(pa.array(kept)), rows]).combine_chunks()
+        return both.take(pc.array_sort_indices(both["session_id"].combine_chunks())).combine_chunks()
     ids = table["session_id"].combine_chunks()
     places = [bisect_left(range(len(ids)), key, key=lambda i: ids[i].as_py()) for key in rows["session_id"].to_pylist()]
-    parts = [table.slice(0, places[0])]
-    for number, (place, following) in enumerate(zip(places, [*places[1:], table.num_rows], strict=True)):
-        parts += [rows.slice(number, 1), table.slice(place, following - place)]
+    parts, last = [table.slice(0, 0)], 0
+    for place, number in sorted([*((place, -1) for place in without.tolist()), *zip(places, count())]):
+        if place > last:
+            parts.append(table.slice(last, place - last))
+        if number < 0:
+            last = place + 1
+        else:
+            parts.append(rows.slice(number, 1))
+            last = max(last, place)
+    parts.append(table.slice(last))
     return pa.concat_tables(parts).combine_chunks()  # copies runs, where taking would copy one row at a time

@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from segmentation_assets.core.labels import Taxonomy
 from segmentation_assets.core.settings import Settings
+from segmentation_assets.io import memory
 from segmentation_assets.io.artifacts import ArtifactStore
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, Connection, connect, errors_explained
 from segmentation_assets.io.settings import SettingsError, load_settings, load_taxonomy
@@ -179,6 +180,8 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the current version, as the type that the asset asks for."""
+        memory.use_the_systems()
+        memory.give_back()  # what the step before left
         return self.store.load(context.asset_key.path[-1], context.dagster_type.typing_type, when_used=True)
 
 

@@ -30,6 +30,9 @@ KEEP_VERSIONS = 10
 """Stored versions of one asset; older ones are removed."""
 
 _JSON = "fields.json"
+_ROW_GROUP = 131_072
+"""Rows that are compressed, and later unpacked, at a time: what that takes beside the table itself."""
+
 _ABANDONED = 24 * 3600.0
 """Seconds after which an unfinished version cannot be one that somebody is still writing."""
 
@@ -52,9 +55,9 @@ def save_artifact(value: Any, folder: Path) -> None:
     for field in fields(value):
         item = getattr(value, field.name)
         if isinstance(item, pa.Table):
-            pq.write_table(item, folder / f"{field.name}.parquet", compression="zstd")
+            _write_parquet(item, folder / f"{field.name}.parquet")
         elif isinstance(item, pa.Array):
-            pq.write_table(pa.table({field.name: item}), folder / f"{field.name}.parquet", compression="zstd")
+            _write_parquet(pa.table({field.name: item}), folder / f"{field.name}.parquet")
         elif isinstance(item, csr_matrix):
             save_npz(folder / f"{field.name}.npz", item, compressed=False)
         elif isinstance(item, np.ndarray):
@@ -62,6 +65,10 @@ def save_artifact(value: Any, folder: Path) -> None:
         else:
             plain[field.name] = TypeAdapter(hints[field.name]).dump_python(item, mode="json")
     (folder / _JSON).write_text(json.dumps(plain, ensure_ascii=False, indent=1), "utf-8")
+
+
+def _write_parquet(table: pa.Table, file: Path) -> None:
+    pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
 
 
 def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False) -> T:

@@ -111,7 +111,9 @@ def served(store: ArtifactStore, warn: Callable[[str], None]) -> tuple[LabeledSe
     if folders[0] is None or folders[1] is None:
         return None
     try:
-        found = load_artifact(LabeledSegments, folders[0]), load_artifact(ClusterModel, folders[1])
+        # The sessions themselves are not compared, so their table stays where it is.
+        found = load_artifact(LabeledSegments, folders[0], when_used=True), load_artifact(ClusterModel, folders[1])
+        found[0].users.validate()
     except ArtifactUnreadableError as error:
         warn(f"{error} User churn is not measured.")
         return None

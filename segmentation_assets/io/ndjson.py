@@ -50,7 +50,7 @@ def in_batches(
         raise TypeError(f"{id_field} has to be text, and there in every row")
     table = table.drop_columns([name for name in constants or () if name in table.column_names])
     tail = "".join(f",{_name(name)}:{bulk.to_json(value).decode()}" for name, value in (constants or {}).items())
-    for rows in table.combine_chunks().to_batches(max_chunksize=documents):
+    for rows in table.to_batches(max_chunksize=documents):
         ids = rows.column(id_field)
         parts: list[Part] = ['{"index":{"_id":', *_text(ids), "}}\n"]
         for place, field in enumerate(rows.schema):

@@ -38,7 +38,7 @@ from segmentation_assets.core.sessions import (
 )
 from segmentation_assets.core.updates import can_continue, updated
 from segmentation_assets.errors import SegmentsError
-from segmentation_assets.io import bulk
+from segmentation_assets.io import bulk, memory
 from segmentation_assets.io.elasticsearch import IndexEmpty, IndexMissing, errors_explained
 from segmentation_assets.io.session_store import (
     KEEP_ALIVE,
@@ -179,6 +179,7 @@ def read_sessions(
         ShortRead: the snapshot could not be read to its end.
         SegmentsError: see ``io.elasticsearch``.
     """
+    memory.use_the_systems()
     with errors_explained(client, f"read {index}"):
         rejected = _rejected(client, index)
         with _Snapshot(client, index, _window(start, end)) as snapshot:
@@ -195,6 +196,7 @@ def read_sessions(
             f"{sessions.intake.read} of {total} documents of {index} were read.",
             "Run again; nothing was used of this read.",
         )
+    memory.give_back()
     intake = sessions.intake + rejected
     if not len(sessions):
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(intake.set_aside.items()))
