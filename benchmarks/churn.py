@@ -93,7 +93,8 @@ def _of(table: pa.Table) -> Sessions:
 
 
 def _measure(sessions: Sessions, seed: int, method: str, rule: str) -> dict[str, object]:
-    settings = Settings.model_validate({"clusters": {"method": method, "retrain": rule}})
+    # Without a share of new sessions to wait for: every retraining is to be one.
+    settings = Settings.model_validate({"clusters": {"method": method, "retrain": rule, "refit_share": 0}})
 
     def run(chosen: Sessions, served: Result | None = None) -> Result:
         tfidf = vectorize(chosen.table["search_query"], settings.vectors)
