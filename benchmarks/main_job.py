@@ -227,6 +227,8 @@ def textbook(url: str, root: Path, name: str, n_init: int) -> Part:
 
 def core(url: str, root: Path, name: str, method: str, n_init: int, fields: list[str] | None = None) -> Part:
     """This product without Dagster: the very functions that the assets call, checks and guard included."""
+    import sklearn.cluster  # noqa: F401  # as the textbook's, before the clock starts
+
     part = Part(name)
     chosen = {"clusters": {"method": method, "n_init": n_init}, "publish": {} if fields is None else {"fields": fields}}
     settings = Settings.model_validate(chosen)

@@ -270,7 +270,7 @@ class KeywordMatcher:
 
 def typed_words(queries: Sequence[str]) -> Words:
     """The words of queries in lower case, as ``KeywordMatcher`` reads them."""
-    return tokens.words_of_lines(WORD, [query.lower() for query in queries])
+    return tokens.words_of_lines(WORD, queries)
 
 
 def word_frequencies(words: Words, counts: NDArray[np.int64]) -> Counter[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -256,7 +257,7 @@ class SessionBuilder:
         self._set_aside: Counter[str] = Counter()
         self._document_ids: list[str | None] = []
         self._settled: list[pa.Table] = []
-        self._settled_ids: list[pa.Array] = []
+        self._settled_ids: list[pa.Array | None] = []
         self._examples: dict[str, list[str]] = {}
         self._read = 0
 
@@ -283,12 +284,12 @@ class SessionBuilder:
         self._document_ids.append(document_id)
         return None
 
-    def add_settled(self, rows: pa.Table, document_ids: pa.Array) -> None:
+    def add_settled(self, rows: pa.Table, document_ids: pa.Array | None = None) -> None:
         """Keep rows that are sessions as they stand (see ``session_columns``).
 
         Args:
             rows: ``SESSION_SCHEMA``.
-            document_ids: (n_rows,) text, see ``add``.
+            document_ids: (n_rows,) text, see ``add``; None where they are the sessions' ids.
         """
         self._read += rows.num_rows
         self._settled.append(rows)
@@ -300,7 +301,7 @@ class SessionBuilder:
 
     @property
     def _kept(self) -> int:
-        return sum(map(len, self._settled_ids)) + len(self._document_ids)
+        return sum(len(rows) for rows in self._settled) + len(self._document_ids)
 
     @property
     def _table(self) -> pa.Table:
@@ -312,7 +313,9 @@ class SessionBuilder:
 
     @property
     def _own_ids(self) -> list[str | None]:
-        return [*(key for ids in self._settled_ids for key in ids.to_pylist()), *self._document_ids]
+        settled = zip(self._settled, self._settled_ids, strict=True)
+        own = [(rows["session_id"] if ids is None else ids).to_pylist() for rows, ids in settled]
+        return [*chain.from_iterable(own), *self._document_ids]
 
 
 def merge(builders: Sequence[SessionBuilder]) -> Sessions:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -133,6 +133,10 @@ _ELISION = frozenset(["c", "d", "j", "l", "m", "n", "s", "t", "qu"])
 _CONTRACTION = frozenset(["d", "ll", "m", "re", "ve"])
 
 
+_LINES = 10_000
+"""Queries that are read at a time."""
+
+
 @dataclass(frozen=True)
 class Words:
     """The words of many queries, in order.
@@ -193,13 +197,13 @@ def plain_words(queries: Sequence[str]) -> Words:
     try:
         texts = pa.array(queries, pa.string())
     except (pa.ArrowException, UnicodeError):  # half of a character, which Arrow does not take
-        return _by_query(re.findall(_PLAIN_WORD, _in_lines(queries).lower()))
+        return _by_query(_found(_PLAIN_WORD, map(str.lower, _in_lines(queries))))
     simple = pc.match_substring_regex(texts, r"\A[0-9A-Za-z_ ]*\z").to_numpy(zero_copy_only=False)
     places, others = np.flatnonzero(simple), np.flatnonzero(~simple)
     quick = _spaced_words(texts.take(pa.array(places)), places)
     if not len(others):
         return quick
-    slow = _by_query(re.findall(_PLAIN_WORD, _in_lines([queries[i] for i in others.tolist()]).lower()))
+    slow = _by_query(_found(_PLAIN_WORD, map(str.lower, _in_lines([queries[i] for i in others.tolist()]))))
     return _beside(quick, Words(slow.words, slow.ids, others[slow.rows].astype(np.int32)))
 
 
@@ -216,13 +220,16 @@ def shop_words(queries: Sequence[str]) -> Words:
 
     Function words, single letters and digits are all there.
     """
-    text = _in_lines(queries)
+    return _by_query(_found(_TOKEN, map(_as_typed_elsewhere, _in_lines(queries)))).replace(_parts)
+
+
+def _as_typed_elsewhere(text: str) -> str:
+    """The same without what is only a way of writing, but for what a word is."""
     if not text.isascii():
         text = _APOSTROPHE.sub("'", text)
         text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
     text = text.casefold().replace(" & ", "&")
-    text = _SIZE.sub(r"size\1", _MEASURE.sub(_measure, _THOUSANDS.sub(r"\1\2", text)))
-    return _by_query(_TOKEN.findall(text)).replace(_parts)
+    return _SIZE.sub(r"size\1", _MEASURE.sub(_measure, _THOUSANDS.sub(r"\1\2", text)))
 
 
 def unaccented(word: str) -> str:
@@ -424,16 +431,25 @@ def _join(words: Words, joined: Mapping[str, str]) -> Words:
 
 
 def words_of_lines(word: re.Pattern[str], queries: Sequence[str]) -> Words:
-    """What a pattern finds in each query; it must not match the end of a line."""
-    return _by_query(re.findall(f"{word.pattern}|\n", _in_lines(queries), word.flags)) if queries else _by_query([])
+    """What a pattern, which must not match the end of a line, finds in each query in lower case."""
+    return _by_query(_found(re.compile(f"{word.pattern}|\n", word.flags), map(str.lower, _in_lines(queries))))
 
 
-def _in_lines(queries: Sequence[str]) -> str:
-    """One text with a line for each query: a regular expression over all of them costs far less than one over each."""
-    text = "\n".join(queries)
-    if text.count("\n") != len(queries) - 1:
-        text = "\n".join([query.replace("\n", " ") for query in queries])
-    return text
+def _found(token: re.Pattern[str], texts: Iterable[str]) -> Iterator[str]:
+    return chain.from_iterable(map(token.findall, texts))
+
+
+def _in_lines(queries: Sequence[str]) -> Iterator[str]:
+    """Texts with a line for each query: a regular expression over many costs far less than one over each.
+
+    Not one text of all: the words found in it would be there at once, each an object.
+    """
+    for start in range(0, len(queries), _LINES):
+        part = queries[start : start + _LINES]
+        text = "\n".join(part)
+        if text.count("\n") != len(part) - 1:
+            text = "\n".join([query.replace("\n", " ") for query in part])
+        yield text + "\n"
 
 
 def _spaced_words(texts: pa.Array, rows: NDArray[np.int64]) -> Words:

@@ -411,16 +411,16 @@ class _Snapshot:
                 [source.timestamp for source in sources],
             )
         )
-        if any(
+        ids = None
+        if self._several or any(
             source.session_id is not None and source.session_id != hit.id
             for hit, source in zip(hits, sources, strict=True)
         ):
             self._other_ids = True
-        ids = pa.array(unique, pa.string())
+            ids = pa.array(unique, pa.string()).filter(pa.array(taken))
+        builder.add_settled(rows, ids)
         if taken.all():
-            builder.add_settled(rows, ids)
             return
-        builder.add_settled(rows, ids.filter(pa.array(taken)))
         for place in np.flatnonzero(~taken).tolist():
             self._add(builder, msgspec.to_builtins(sources[place]), own[place], hits[place].index)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segmentation_assets.core import tokens
 from segmentation_assets.core.tokens import (
     FURTHER,
     RATIO,
@@ -19,6 +20,7 @@ from segmentation_assets.core.tokens import (
     plain_words,
     rewrite,
     shop_words,
+    words_of_lines,
     written_apart,
 )
 
@@ -302,3 +304,15 @@ def test_n_grams_are_all_sequences_within_a_query(queries: list[list[str]], long
     assert [sorted(terms) for terms in found] == [
         sorted(" ".join(q[i : i + n]) for n in range(1, longest + 1) for i in range(len(q) - n + 1)) for q in queries
     ]
+
+
+# --- many queries at a time
+
+
+@given(st.lists(st.text(alphabet="aB1 \n'&é-", max_size=6), max_size=9), st.integers(1, 4))
+def test_however_many_are_read_at_a_time_the_words_of_each_query_are_its_own(queries: list[str], lines: int) -> None:
+    for read in (shop_words, plain_words, lambda some: words_of_lines(re.compile(r"\w+"), some)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tokens, "_LINES", lines)
+            many = by_query(read(queries), len(queries))
+        assert many == [by_query(read([query]), 1)[0] for query in queries]

@@ -1,6 +1,9 @@
 """What runs by itself: the sensor for new sessions, schedules, the failure alert, automation conditions."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -32,6 +35,28 @@ class Log:
 
 
 # --- the sensor for new sessions ------------------------------------------------------------------------------------
+
+
+def test_a_tick_loads_nothing_that_only_a_run_needs(seed: Callable[..., int], elasticsearch_url: str) -> None:
+    """Daemons hold code locations loaded, and every tick may be a process of its own."""
+    seed(60)
+    code = (
+        "import sys, dagster as dg\n"
+        "from segmentation_assets.definitions import build_definitions\n"
+        "from segmentation_assets.defs.automation import new_sessions\n"
+        "definitions = build_definitions()\n"
+        "with dg.DagsterInstance.ephemeral() as instance:\n"
+        "    context = dg.build_sensor_context(instance=instance, definitions=definitions,\n"
+        "        resources=definitions.get_repository_def().get_top_level_resources())\n"
+        "    print(new_sessions.evaluate_tick(context).skip_message)\n"
+        "print([name for name in ('sklearn', 'pandas', 'matplotlib', 'onnxruntime') if name in sys.modules])\n"
+    )
+    environment = {**os.environ, "ELASTICSEARCH_URL": elasticsearch_url}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said, loaded = done.stdout.splitlines()[-2:]
+    assert "60" in said
+    assert loaded == "[]"
 
 
 class Sensor:
