@@ -125,7 +125,10 @@ def run(
         int | None, typer.Option(min=0, help="Seed of the clustering, instead of what the settings say.")
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Read every session and write every segment, not only what is new.")
+        bool,
+        typer.Option(
+            "--full", help="Read all sessions, compare a new model, write all segments; not only what is new."
+        ),
     ] = False,
     json: JsonOption = False,
     data_dir: DataDirOption = None,
@@ -151,7 +154,7 @@ def run(
         ops = {
             "raw_sessions": {"config": {"generate_when_empty": False, "read_all": full}},
             "tfidf_matrix": {"config": {"method": method} if method else {}},
-            "kmeans_model": {"config": wanted},
+            "kmeans_model": {"config": {**wanted, **({"refit_share": 0.0} if full else {})}},
             "es_user_segments": {"config": {"write_all": full}},
         }
         raise typer.Exit(_run({"ops": ops}, json))

@@ -92,9 +92,9 @@ class ClusterModel:
         spellings: what is typed and what it is counted as, see ``TfidfMatrix``.
         decision: why it is this model and not the one before, or the other way round; None where nobody decided.
         queries: (n_distinct,) the queries that ``labels`` and ``confidence`` are of.
-        fitted_queries: (n_fitted,) those it was fitted on, sorted.
-        fitted_counts: (n_fitted,) int64, sessions that held each of them then.
-        fitted_unclustered: sessions in no cluster then.
+        judged_queries: (n_judged,) the queries of the sessions on which it was fitted or last compared with another.
+        judged_counts: (n_judged,) int64, sessions that held each of them then.
+        judged_unclustered: sessions in no cluster then.
     """
 
     method: str
@@ -119,9 +119,9 @@ class ClusterModel:
     spellings: dict[str, str] = field(default_factory=dict)
     decision: Decision | None = None
     queries: pa.Array = field(default_factory=_no_texts)
-    fitted_queries: pa.Array = field(default_factory=_no_texts)
-    fitted_counts: NDArray[np.int64] = field(default_factory=_no_counts)
-    fitted_unclustered: int = 0
+    judged_queries: pa.Array = field(default_factory=_no_texts)
+    judged_counts: NDArray[np.int64] = field(default_factory=_no_counts)
+    judged_unclustered: int = 0
 
     @property
     def k(self) -> int:
@@ -252,9 +252,9 @@ def _fit(
         version="",
         spellings=tfidf.spellings,
         queries=tfidf.queries,
-        fitted_queries=tfidf.queries,
-        fitted_counts=tfidf.counts,
-        fitted_unclustered=int(tfidf.counts[index < 0].sum()),
+        judged_queries=tfidf.queries,
+        judged_counts=tfidf.counts,
+        judged_unclustered=int(tfidf.counts[index < 0].sum()),
     )
     if previous is not None:
         model = _carry_ids_over(model, previous, tfidf)

@@ -36,8 +36,9 @@ def retrain(
 ) -> ClusterModel:
     """Fit a model on these sessions, and keep the previous one unless the new one is better.
 
-    While less than ``clusters.refit_share`` of the sessions came or went since the previous model was fitted
-    (``renewed``), the settings are the same and it still has a cluster for nearly all, none is fitted at all.
+    While less than ``clusters.refit_share`` of the sessions came or went since the previous model was fitted, or last
+    compared with another (``renewed``), the settings are the same and it still has a cluster for nearly all, none is
+    fitted at all.
 
     Every change of model moves users between segments who did nothing, so a new model has to be worth it. It replaces
     the previous one when one of these holds, tried in this order:
@@ -72,16 +73,13 @@ def retrain(
     changed = _differing(_fields(settings, tfidf.settings), _fields_of(kept)) if kept else []
     if kept and settings.retrain == "better" and not changed:
         new_ones = renewed(kept, tfidf)
-        lost = kept.unclustered / sessions - kept.fitted_unclustered / max(int(kept.fitted_counts.sum()), 1)
+        lost = kept.unclustered / sessions - kept.judged_unclustered / max(int(kept.judged_counts.sum()), 1)
         if new_ones < settings.refit_share and lost <= MAX_LOST:
-            return _decided(
-                kept,
-                Decision(
-                    True,
-                    f"{new_ones:.1%} of the sessions came or went since it was fitted (another one is fitted from "
-                    f"{settings.refit_share:.0%} on)",
-                ),
+            reason = (
+                f"{new_ones:.1%} of the sessions came or went since it was last judged (another one is fitted from "
+                f"{settings.refit_share:.0%} on)"
             )
+            return _decided(kept, Decision(True, reason))
     candidate = fit(tfidf, users, settings, kept)
     if kept is None:
         return _decided(candidate, Decision(False, "first model"))
@@ -101,7 +99,9 @@ def retrain(
         reason = f"the new model is better by {gain:.1%} only" if gain > 0 else "the new model is not better"
         reason += f" (at least {settings.min_gain:.1%} was asked for)"
     decision = Decision(not better, reason, new, old, gain, settings.min_gain)
-    return _decided(candidate if better else kept, decision)
+    # A model that won is as good as fitted on these sessions: the next comparison is due when they are others again.
+    won = replace(kept, judged_queries=tfidf.queries, judged_counts=tfidf.counts, judged_unclustered=kept.unclustered)
+    return _decided(candidate if better else won, decision)
 
 
 def reapply(model: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
@@ -125,15 +125,17 @@ def reapply(model: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
 
 
 def renewed(model: ClusterModel, tfidf: TfidfMatrix) -> float:
-    """Share of the sessions that came or went since a model was fitted, 0..1; 1 where that is not known.
+    """Share of the sessions that came or went since a model was judged, 0..1; 1 where that is not known.
+
+    It was judged when it was fitted, and whenever it was compared with another one.
 
     By their queries: a session for the one that is there no more, as long as it is a search for the same, counts as
     none, because the model would be the same.
     """
-    fitted = int(model.fitted_counts.sum())
-    place = pc.fill_null(pc.index_in(tfidf.queries, model.fitted_queries), -1).to_numpy()
+    fitted = int(model.judged_counts.sum())
+    place = pc.fill_null(pc.index_in(tfidf.queries, model.judged_queries), -1).to_numpy()
     known = place >= 0
-    common = int(np.minimum(tfidf.counts[known], model.fitted_counts[place[known]]).sum())
+    common = int(np.minimum(tfidf.counts[known], model.judged_counts[place[known]]).sum())
     return 1.0 - common / max(fitted, int(tfidf.counts.sum()))
 
 

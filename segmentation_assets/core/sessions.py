@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core.numbering import numbered
+from segmentation_assets.errors import SegmentsError
 
 MAX_QUERY_LENGTH = 512
 """Characters. A longer 'query' is a pasted page or an attack, not a search."""
@@ -39,6 +40,14 @@ SESSION_SCHEMA = pa.schema(
         ("timestamp", pa.timestamp("ms", tz="UTC")),
     ]
 )
+
+
+MAX_COLUMN_BYTES = 2_000_000_000
+"""Of one column of all sessions: Arrow counts the bytes of texts with 31 bits. About 50 million sessions."""
+
+
+class TooMuchAtOnceError(SegmentsError):
+    """There are more sessions than can be held in one table."""
 
 
 class Reason(StrEnum):
@@ -125,12 +134,14 @@ class Sessions:
         intake: what was read, kept and set aside.
         origin: where they were read; None where the next read has to begin again.
         fetched: documents fetched for it, fewer than were read where the others were known from before.
+        reading: what was fetched, and why where it was everything; for people.
     """
 
     table: pa.Table
     intake: Intake
     origin: Origin | None = None
     fetched: int = 0
+    reading: str = ""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -325,7 +336,16 @@ def merge(builders: Sequence[SessionBuilder]) -> Sessions:
     dropped, and the choice does not depend on the order they arrived in.
     """
     intake = sum((Intake(b._read, b._kept, dict(b._set_aside), b._examples) for b in builders), Intake(0, 0))
-    ids = _one(pa.concat_tables([b._table for b in builders])["session_id"])
+    whole = pa.concat_tables([b._table for b in builders])
+    size = {name: whole[name].nbytes for name in whole.column_names}
+    largest = max(size, key=size.__getitem__)
+    if size[largest] > MAX_COLUMN_BYTES:
+        raise TooMuchAtOnceError(
+            f"{whole.num_rows:,} sessions hold {size[largest] / 1e9:.1f} GB in {largest} alone; "
+            f"{MAX_COLUMN_BYTES / 1e9:.1f} GB is the most that can be worked on at once.",
+            "Read a part of them: set sessions.start or sessions.end.",
+        )
+    ids = _one(whole["session_id"])
     order = pc.array_sort_indices(ids)
     in_order = ids.take(order)
     if pc.any(pc.equal(in_order.slice(1), in_order.slice(0, max(len(ids) - 1, 0)))).as_py():
@@ -335,7 +355,8 @@ def merge(builders: Sequence[SessionBuilder]) -> Sessions:
         in_order = ids.take(order)
     del ids
     # Column by column, and what it was made of is let go: never two copies of everything.
-    columns = {name: pa.concat_tables([b._table for b in builders])[name] for name in SESSION_SCHEMA.names[1:]}
+    columns = {name: whole[name] for name in SESSION_SCHEMA.names[1:]}
+    del whole
     for builder in builders:
         builder._hand_over()
     ordered = [in_order]

@@ -111,7 +111,8 @@ class ClusterSettings(_Section):
     refit_share: Share = Field(
         0.1,
         description="With 'better': a new model is only fitted, to be compared, once this share of the sessions came "
-        "or went since the serving one was fitted; until then that one assigns the new sessions. 0: in every run.",
+        "or went since the serving one was fitted or compared; until then that one assigns the new sessions. 0: in "
+        "every run.",
     )
     min_gain: float = Field(
         0.05,

@@ -7,7 +7,6 @@ the new documents (io.session_reader).
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -15,53 +14,44 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from segmentation_assets.core.sessions import EXAMPLES_PER_REASON, RULES, SESSION_SCHEMA, Intake, Reason, Sessions
+from segmentation_assets.core.sessions import EXAMPLES_PER_REASON, Intake, Origin, Sessions
 
 _FEW = 20
 """Finding the place of each of n rows pays where they are this many times fewer than the rows they go among."""
 
 
-def can_continue(previous: Sessions) -> bool:
-    """Whether sessions can be brought up to date: judged by the same rules, and whatever the time is."""
-    origin = previous.origin
-    return (
-        origin is not None
-        and origin.rules == RULES
-        and Reason.FUTURE_TIMESTAMP.value not in origin.intake.set_aside
-        and previous.table.schema.equals(SESSION_SCHEMA)
-    )
-
-
 def updated(
-    previous: Sessions, fresh: Sessions, ids: Sequence[str], set_aside: Mapping[str, str], total: int
-) -> Sessions | None:
+    previous: Sessions,
+    origin: Origin,
+    fresh: Sessions,
+    ids: Sequence[str],
+    set_aside: Mapping[str, str],
+    total: int,
+) -> tuple[Sessions, dict[str, str]] | None:
     """What reading everything would give: the previous sessions with the new ones in their place or beside them.
 
     Args:
-        previous: with an origin, so that every session's id is its document's.
-        fresh: the sessions among the documents that were written since, or that may have been.
+        previous: sessions whose ids are their documents'.
+        origin: theirs.
+        fresh: the sessions among the documents that were written since, or that may have been; ids likewise.
         ids: all those documents' ids, each once.
         set_aside: of them, those that were set aside, with the reason.
         total: documents that there are now.
 
     Returns:
-        The sessions; None where the numbers do not add up, so that documents were deleted, or where an id among the
-        new sessions is not its document's.
+        The sessions, and what is set aside now, by id; None where the numbers do not add up: documents were deleted.
     """
-    origin = previous.origin
-    if origin is None or len(fresh) + len(set_aside) != len(ids):
-        return None
-    written = pa.array(ids, pa.string())
-    if len(fresh) and not pc.all(pc.is_in(fresh.table["session_id"], value_set=written)).as_py():
-        return None
-    replaced = pc.is_in(previous.table["session_id"], value_set=written)
-    known = int(pc.sum(replaced).as_py() or 0) + len(origin.set_aside.keys() & set(ids))
+    if len(fresh) + len(set_aside) != len(ids):
+        return None  # more were set aside than anybody remembers
+    fetched = set(ids)
+    replaced = pc.is_in(previous.table["session_id"], value_set=pa.array(ids, pa.string()))
+    known = int(pc.sum(replaced).as_py() or 0) + len(origin.set_aside.keys() & fetched)
     if origin.intake.read - known + len(ids) != total:
         return None
-    refused = {key: reason for key, reason in origin.set_aside.items() if key not in set(ids)} | dict(set_aside)
+    refused = {key: why for key, why in origin.set_aside.items() if key not in fetched} | dict(set_aside)
     intake = Intake(total, total - len(refused), dict(Counter(refused.values())), _examples(refused))
     table = _exchanged(previous.table, np.flatnonzero(replaced.to_numpy()), fresh.table)
-    return Sessions(table, intake, replace(origin, intake=intake, set_aside=refused), len(ids))
+    return Sessions(table, intake, fetched=len(ids)), refused
 
 
 def _examples(refused: Mapping[str, str]) -> dict[str, list[str]]:

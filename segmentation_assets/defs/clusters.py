@@ -24,6 +24,10 @@ class KMeansConfig(dg.Config):
         None, description="'better': keep the previous model unless the new one is better; 'always': replace it."
     )
 
+    refit_share: float | None = Field(
+        None, ge=0, le=1, description="Share of new sessions from which a model is fitted and compared; 0: now."
+    )
+
 
 @dg.asset(
     group_name="segmentation",

@@ -54,7 +54,7 @@ def es_user_segments(
             before=None if config.write_all else served_labels(io_manager.store, context.log.warning),
             on_progress=log_progress(context.log),
         )
-    mark_serving(io_manager.store, published.model_version)
+    mark_serving(io_manager.store, published.model_version, context.run.run_id)
     return dg.Output(
         published,
         metadata={

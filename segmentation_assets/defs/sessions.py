@@ -72,6 +72,7 @@ def raw_sessions(
             "dagster/row_count": len(sessions),
             "read": intake.read,
             "fetched": sessions.fetched,
+            "reading": sessions.reading,
             "kept": intake.kept,
             "set_aside": intake.set_aside_total,
             "set_aside_by_reason": table(

@@ -98,13 +98,8 @@ def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False) -> T:
 
 def _partly_read(kind: type[T], found: dict[str, Any], folder: Path) -> T:
     """The dataclass with these fields; the others are read when they are asked for."""
-    defaults = {
-        f.name: f.default_factory() if f.default_factory is not MISSING else f.default
-        for f in fields(kind)  # type: ignore[arg-type]
-        if _has_default(f) and not _is_stored(f.name, folder, found)
-    }
     made: T = object.__new__(_reading_when_used(kind))  # type: ignore[arg-type]
-    made.__dict__.update(defaults | found)
+    made.__dict__.update(found)
     made.__dict__["_stored_in"] = folder
     return made
 
@@ -259,9 +254,12 @@ class ArtifactStore:
 
 
 def last_of(store: ArtifactStore, name: str, kind: type[T], warn: Callable[[str], None]) -> T | None:
-    """What is stored under a name, to go on from; None where there is none or it cannot be read, which is told."""
+    """What is stored under a name, to go on from; None where there is none or it cannot be read, which is told.
+
+    Its tables are read when they are looked at.
+    """
     try:
-        return store.load(name, kind)
+        return store.load(name, kind, when_used=True)
     except ArtifactMissingError:
         return None
     except ArtifactUnreadableError as error:

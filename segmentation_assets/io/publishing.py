@@ -39,6 +39,9 @@ from segmentation_assets.io.templates import OWNER, IndexTemplate, create_index,
 SAMPLE = 20
 """Documents read back and compared before the alias moves."""
 
+_CLONING = 15
+"""Seconds that a clone may take. It links files; what takes longer has no place to go."""
+
 HEARTBEAT = timedelta(minutes=5)
 CLONED_UP_TO = 0.3
 """Share of the documents that may differ for the new index to begin as a clone. What is replaced or removed stays in
@@ -86,7 +89,13 @@ class PublishedIndex:
     @property
     def complete(self) -> bool:
         """Whether it was verified and published, so that one can roll back to it."""
-        return self.meta.get("status") == "complete" and (self.live or bool(self.meta.get("published_at")))
+        noted = self.meta.get("status") == "complete" and (self.live or bool(self.meta.get("published_at")))
+        return bool(noted) and not self._bare_clone
+
+    @property
+    def _bare_clone(self) -> bool:
+        """Whether its notes are still those of the index that it is a clone of."""
+        return str(self.meta.get("index", self.name)) != self.name
 
     @property
     def _order(self) -> tuple[str, str]:
@@ -185,7 +194,7 @@ def publish(
         marks: dict[str, str] = {}
         change = None
         if isinstance(documents, pa.Table) and ndjson.fits(documents.schema):
-            fixed = {name: value for name, value in constants.items() if name not in at_writing}
+            fixed = {name: None if name in at_writing else value for name, value in constants.items()}
             marks = {"content": content(documents), "constants": bulk.to_json(fixed).decode()}
             if before is not None and previous is not None:
                 change = _change(client, previous, before, documents, marks["constants"], id_field, template)
@@ -392,6 +401,7 @@ class _NewIndex:
                 if self.name in _being_built:
                     continue
                 _being_built.add(self.name)
+            self._meta["index"] = self.name
             try:
                 if self._begins_as:
                     self._clone(self._begins_as)
@@ -419,25 +429,37 @@ class _NewIndex:
             self._forget()
 
     def _clone(self, source: str) -> None:
-        """Begin as another index, which takes no writes meanwhile; where the cluster cannot, nothing has changed.
+        """Begin as another index, which takes no writes meanwhile; where the cluster cannot, this one is not there.
 
-        A process killed before the notes are replaced leaves a copy that looks like what it is a copy of, and is.
+        A process killed before the notes are replaced leaves an index with those of another (``_bare_clone``), and one
+        killed a moment earlier a write block on an index that nobody writes to.
         """
-        indices = self.client.indices
+        # Asked once, and for less time than the client waits: after a lost answer nobody knows whether it is there.
+        indices = self.client.options(max_retries=0, request_timeout=2 * _CLONING).indices
         try:
+            blocked = indices.get_settings(index=source, name="index.blocks.write")
             indices.put_settings(index=source, settings={"index.blocks.write": True})
             try:
-                indices.clone(index=source, target=self.name)
+                answer = indices.clone(index=source, target=self.name, timeout=f"{_CLONING}s")
             finally:
-                indices.put_settings(index=source, settings={"index.blocks.write": None})
-        except ApiError as error:  # no room beside its files, no privilege, no such index any more
-            if "resource_already_exists_exception" in str(error.body):
+                if not blocked:
+                    self._unblock(source)
+            if not answer.get("shards_acknowledged"):
+                raise VerificationFailed(f"{self.name} was not ready in {_CLONING} seconds.", "")
+            indices.put_mapping(index=self.name, meta=self._meta)
+            indices.put_settings(index=self.name, settings={"index.blocks.write": None, "index.refresh_interval": "-1"})
+            self.cloned = True
+        except (ApiError, TransportError, VerificationFailed) as error:  # no room beside its files, no privilege, ..
+            if isinstance(error, BadRequestError) and "resource_already_exists_exception" in str(error.body):
                 raise
             _log.warning("All documents are written: %s could not be cloned (%s)", source, _brief(error))
-            return
-        indices.put_mapping(index=self.name, meta=self._meta)
-        indices.put_settings(index=self.name, settings={"index.blocks.write": None, "index.refresh_interval": "-1"})
-        self.cloned = True
+            self.client.indices.delete(index=self.name, ignore_unavailable=True)
+
+    def _unblock(self, index: str) -> None:
+        try:
+            self.client.indices.put_settings(index=index, settings={"index.blocks.write": None})
+        except (ApiError, TransportError) as error:  # nobody writes to it anyway
+            _log.warning("Could not lift the write block of %s: %s", index, _brief(error))
 
     def _forget(self) -> None:
         with _being_built_lock:
@@ -502,9 +524,17 @@ def _write(
     return sample.documents
 
 
-def _send(new: _NewIndex, batches: Iterable[bulk.Batch], expected: int, how: _How) -> int:
-    """Send the batches; gives the number of entries that a later one replaced."""
-    written = repeated = 0
+def _send(
+    new: _NewIndex,
+    batches: Iterable[bulk.Batch],
+    expected: int,
+    how: _How,
+    written: int = 0,
+    *,
+    missing_ok: bool = False,
+) -> int:
+    """Send the batches, after so many written before; gives the number of entries that a later one replaced."""
+    repeated = 0
 
     def on_batch(batch: bulk.Batch, results: list[str]) -> None:
         nonlocal written, repeated
@@ -514,7 +544,15 @@ def _send(new: _NewIndex, batches: Iterable[bulk.Batch], expected: int, how: _Ho
         if how.on_progress is not None:
             how.on_progress(written, expected)
 
-    bulk.write(new.client, new.name, batches, on_batch=on_batch, in_flight=how.in_flight, retry=how.retry)
+    bulk.write(
+        new.client,
+        new.name,
+        batches,
+        on_batch=on_batch,
+        in_flight=how.in_flight,
+        retry=how.retry,
+        missing_ok=missing_ok,
+    )
     return repeated
 
 
@@ -574,9 +612,11 @@ def _write_change(new: _NewIndex, change: _Change, how: _How) -> dict[str, bytes
     written = _Sample(len(change.rows))
     _send(new, _of_columns(change.now.take(pa.array(change.rows)), how, written), change.size, how)
     gone = ((key, bulk.delete_line(key)) for key in change.gone.to_pylist())
-    _send(new, bulk.in_batches(gone, how.batch_documents), change.size, how)
-    spread = _Sample(change.now.num_rows)
-    for _ in _of_columns(change.now.take(pa.array(range(0, change.now.num_rows, spread.step))), how, spread):
+    # Of a batch that is sent once more, because its answer was lost, the documents may be gone already.
+    _send(new, bulk.in_batches(gone, how.batch_documents), change.size, how, len(change.rows), missing_ok=True)
+    thinned = change.now.take(pa.array(range(0, change.now.num_rows, max(1, change.now.num_rows // SAMPLE))))
+    spread = _Sample(SAMPLE)
+    for _ in _of_columns(thinned, how, spread):
         pass
     return {**spread.documents, **written.documents}
 
@@ -667,7 +707,12 @@ def _tidy(client: Elasticsearch, alias: str) -> list[str]:
         if index.live:
             if not index.meta.get("published_at"):
                 client.indices.put_mapping(index=index.name, meta={**index.meta, "published_at": _now()})
-        elif not index.meta.get("published_at") and not index.other_aliases and not _has_writer(index):
+        elif index.other_aliases:
+            continue
+        elif index._bare_clone:
+            if _old_enough(client, index.name):
+                removed += _remove(client, index.name)
+        elif not index.meta.get("published_at") and not _has_writer(index):
             removed += _remove(client, index.name)
     return removed
 
@@ -716,6 +761,16 @@ def _has_writer(index: PublishedIndex) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _old_enough(client: Elasticsearch, index: str) -> bool:
+    """Whether nobody can be about to write the notes of a clone any more."""
+    try:
+        found = client.indices.get_settings(index=index, name="index.creation_date")[index]["settings"]["index"]
+    except NotFoundError:
+        return False
+    made = datetime.fromtimestamp(int(found["creation_date"]) / 1000, UTC)
+    return datetime.now(UTC) - made > timedelta(seconds=20 * _CLONING)
 
 
 def _sign_of_life(meta: Mapping[str, Any]) -> datetime:

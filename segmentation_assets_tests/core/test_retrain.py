@@ -216,12 +216,26 @@ def test_few_new_sessions_are_assigned_without_fitting() -> None:
     again = trained(more, first, refit_share=0.1)
     assert again.decision is not None
     assert again.decision.kept
-    assert "came or went since it was fitted" in again.decision.reason
+    assert "came or went since it was last judged" in again.decision.reason
     assert again.decision.gain is None
     assert again.version == first.version
     assert again.queries.equals(vectors(more).queries)
     # counted from when it was fitted, however often it assigned since
     assert renewed(again, vectors(shop(SHOP, users=16, searches=30, seed=1))) > 0.4
+
+
+def test_after_a_comparison_that_it_won_a_model_is_left_in_peace_until_the_sessions_are_others_again() -> None:
+    first = trained(shop(SHOP, searches=20), refit_share=0.1)
+    more = shop(SHOP, searches=40)
+    compared = trained(more, first, refit_share=0.1)
+    assert compared.decision is not None
+    assert compared.decision.kept
+    assert compared.decision.gain is not None
+    again = trained(more, compared, refit_share=0.1)
+    assert again.decision is not None
+    assert again.decision.gain is None
+    assert "0.0% of the sessions" in again.decision.reason
+    assert first.version == again.version
 
 
 def test_sessions_that_the_model_has_no_cluster_for_make_it_fit_again_before_they_are_many() -> None:
@@ -246,7 +260,7 @@ def test_what_came_or_went_is_counted_by_query(before: list[str], now: list[str]
         for name, letters in (("before", before), ("now", now))
     }
     model = replace(
-        trained(shop(SHOP)), fitted_queries=counted["before"].queries, fitted_counts=counted["before"].counts
+        trained(shop(SHOP)), judged_queries=counted["before"].queries, judged_counts=counted["before"].counts
     )
     left, came = Counter([*before, "a"]), Counter([*now, "a"])
     most = max(left.total(), came.total())
@@ -258,8 +272,8 @@ def test_a_model_stored_without_its_queries_is_fitted_again() -> None:
     old = replace(
         trained(sessions),
         queries=pa.array([], pa.string()),
-        fitted_queries=pa.array([], pa.string()),
-        fitted_counts=np.empty(0, np.int64),
+        judged_queries=pa.array([], pa.string()),
+        judged_counts=np.empty(0, np.int64),
     )
     again = trained(sessions, old, refit_share=0.1)
     assert again.decision is not None

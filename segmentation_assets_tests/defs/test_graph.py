@@ -349,7 +349,7 @@ def test_a_run_after_a_few_new_sessions_does_a_few_and_gives_what_a_full_run_giv
     few = graph.run()
     assert few.success
     assert (metadata(few, "raw_sessions")["fetched"], metadata(few, "es_user_segments")["written"]) == (3, 3)
-    assert "came or went since it was fitted" in metadata(few, "kmeans_model")["decision"]
+    assert "came or went since it was last judged" in metadata(few, "kmeans_model")["decision"]
     by_few = documents(es)
     everything = graph.run(config={"raw_sessions": {"read_all": True}, "es_user_segments": {"write_all": True}})
     assert metadata(everything, "raw_sessions")["fetched"] == 603

@@ -46,7 +46,7 @@ def test_a_day_later_the_model_stays_and_only_new_sessions_are_assigned(
     fitted = metadata(again, "kmeans_model")
     assert fitted["decision"].startswith("kept the previous model: ")
     assert fitted["model_version"] == version
-    assert "0.5% of the sessions came or went since it was fitted" in fitted["decision"]
+    assert "0.5% of the sessions came or went since it was last judged" in fitted["decision"]
     assert fitted["sessions_that_changed_cluster"] == 0
     assert metadata(again, "es_user_segments")["written"] == 3
     shown = metadata(again, "labeled_segments")

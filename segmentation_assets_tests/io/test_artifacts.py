@@ -149,8 +149,8 @@ def test_a_table_is_read_when_it_is_looked_at_and_then_kept(tmp_path: Path) -> N
 
 def test_a_field_that_was_added_since_takes_its_default_when_used_too(tmp_path: Path) -> None:
     save_artifact(VALUES[3], tmp_path / "it")
-    (tmp_path / "it" / "fitted_counts.npy").unlink()
-    assert load_artifact(ClusterModel, tmp_path / "it", when_used=True).fitted_counts.tolist() == []
+    (tmp_path / "it" / "judged_counts.npy").unlink()
+    assert load_artifact(ClusterModel, tmp_path / "it", when_used=True).judged_counts.tolist() == []
 
 
 def test_a_model_that_was_stored_still_predicts_the_same(tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from segmentation_assets.io import publishing
 from segmentation_assets.io.bulk import BulkFailed, Retry
-from segmentation_assets.io.publishing import list_published, publish, published_state, rollback
+from segmentation_assets.io.publishing import (
+    VerificationFailed,
+    list_published,
+    publish,
+    published_state,
+    rollback,
+)
 from segmentation_assets.io.templates import segment_template
 
 ALIAS = "user_segments"
@@ -40,6 +46,7 @@ def table(*rows: int, **changes: dict[int, object]) -> pa.Table:
 
 
 def put(client, now, before=None, model="m1", **options):
+    constants = {"model_version": model, "published_at": FIRST + timedelta(minutes=next(_minutes))}
     return publish(
         client,
         ALIAS,
@@ -47,7 +54,7 @@ def put(client, now, before=None, model="m1", **options):
         id_field="session_id",
         expected=now.num_rows,
         meta={"run_id": f"run{next(_minutes):05d}", "model_version": model},
-        constants={"model_version": model, "published_at": FIRST + timedelta(minutes=next(_minutes))},
+        constants=options.pop("constants", constants),
         at_writing=["published_at"],
         before=before,
         template=segment_template(ALIAS),
@@ -141,14 +148,99 @@ def test_another_model_or_other_columns_or_much_change_are_written_as_a_whole(es
     assert put(es, old, table(*range(9)), model="m2").written == 10
 
 
-def test_where_the_cluster_cannot_clone_everything_is_written(es: Elasticsearch, proxy, answer):
+def test_a_field_that_documents_get_at_writing_is_in_all_or_in_none(es: Elasticsearch):
     old = table(*range(10))
     put(es, old)
-    refusal = answer.of(403, {"error": {"type": "security_exception", "reason": "no"}, "status": 403})
-    proxy.fault = lambda request: refusal if "_clone" in request.path else proxy.forward(request)
+    bare = {"constants": {"model_version": "m1"}}
+    assert put(es, old, old, **bare).written == 10
+    assert not any("published_at" in document for document in seen(es, ()).values())
+    assert put(es, old, old, **bare).written == 0
+    assert put(es, old, old).written == 10
+    assert all("published_at" in document for document in seen(es, ()).values())
+
+
+def test_documents_that_stay_are_among_those_that_are_read_back(es: Elasticsearch, monkeypatch):
+    old = table(*range(200))
+    put(es, old)
+    looked_at: list[str] = []
+    verify = publishing._verify
+    monkeypatch.setattr(publishing, "_verify", lambda *given: looked_at.extend(given[3]) or verify(*given))
+    put(es, table(*range(201)), old)
+    assert len(set(looked_at) - {"s0200"}) >= publishing.SAMPLE
+    assert "s0200" in looked_at
+
+
+def test_a_document_that_stays_and_is_not_what_it_should_be_stops_it(es: Elasticsearch, monkeypatch):
+    """Nothing but the sample could notice: the digest and the newest write are as they were noted."""
+    old = table(*range(10))
+    index = put(es, old).index
+    es.index(index=index, id="s0003", document={"session_id": "s0003", "segment": "theirs"}, refresh=True)
+    monkeypatch.setattr(publishing, "_newest_write", lambda *_: published_state(es, ALIAS).meta["newest_write"])
+    with pytest.raises(VerificationFailed, match="read back"):
+        put(es, table(*range(11)), old)
+    assert published_state(es, ALIAS).index == index
+
+
+def test_removing_is_repeated_when_the_answer_is_lost(es: Elasticsearch, proxy, answer):
+    old = table(*range(20))
+    put(es, old)
+    lost = []
+
+    def fault(request):
+        found = proxy.forward(request)
+        if b'"delete"' in request.body and not lost:
+            lost.append(request.path)
+            return answer.of(503, {"error": {"type": "unavailable", "reason": "try again"}, "status": 503})
+        return found
+
+    proxy.fault = fault
     with Elasticsearch(proxy.url) as through:
-        assert put(through, table(*range(11)), old).written == 11
+        assert put(through, table(*range(2, 20)), old).written == 2
+    assert lost
+    assert len(seen(es)) == 18
+
+
+@pytest.mark.parametrize("how", ["refused", "lost", "not ready", "gone"])
+def test_where_the_cluster_cannot_clone_everything_is_written(es: Elasticsearch, proxy, answer, how):
+    old = table(*range(10))
+    first = put(es, old).index
+
+    def fault(request):
+        if "_clone" not in request.path:
+            return proxy.forward(request)
+        if how == "refused":
+            return answer.of(403, {"error": {"type": "security_exception", "reason": "no"}, "status": 403})
+        if how == "gone":
+            return answer.of(
+                404, {"error": {"type": "index_not_found_exception", "reason": "no such index"}, "status": 404}
+            )
+        made = proxy.forward(request)
+        if how == "lost":  # it was made all the same
+            return answer.of(504, {"error": {"type": "gateway", "reason": "timeout"}, "status": 504})
+        return answer.of(200, {**made.content, "shards_acknowledged": False})
+
+    proxy.fault = fault
+    with Elasticsearch(proxy.url) as through:
+        second = put(through, table(*range(11)), old)
+    assert second.written == 11
     assert len(seen(es)) == 11
+    assert sorted(es.indices.get(index="user_segments-*").body) == sorted([first, second.index])
+    es.index(index=first, id="x", document={"segment": "it takes writes again"})
+
+
+def test_a_clone_whose_notes_were_never_written_is_no_place_to_go_back_to_and_goes_in_time(
+    es: Elasticsearch, monkeypatch
+):
+    """What a process leaves that is killed right after cloning."""
+    old = table(*range(10))
+    first = put(es, old).index
+    es.indices.put_settings(index=first, settings={"index.blocks.write": True})
+    es.indices.clone(index=first, target="user_segments-orphan")
+    second = put(es, table(*range(11)), old)
+    assert second.leftovers_removed == ()  # somebody may be about to write them
+    assert [index.name for index in list_published(es, ALIAS) if index.complete] == [second.index, first]
+    monkeypatch.setattr(publishing, "_CLONING", 0)
+    assert put(es, table(*range(12))).leftovers_removed == ("user_segments-orphan",)
 
 
 def test_a_difference_that_cannot_be_written_leaves_what_was(es: Elasticsearch, proxy):

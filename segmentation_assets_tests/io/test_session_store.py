@@ -254,7 +254,8 @@ def test_whatever_somebody_else_indexed_is_kept_exactly_or_set_aside(es: Elastic
     assert not answer["errors"]
     plain = SessionBuilder(NOW)
     for n, content in enumerate(contents):
-        plain.add(f"d{n:03d}", content)
+        claimed = content.get("session_id")
+        plain.add(f"d{n:03d}" if usable_id(claimed) is None else claimed, content, f"d{n:03d}")
     expected = plain.finish()
     if not len(expected):
         with pytest.raises(NoUsableSessions):
@@ -344,8 +345,9 @@ def test_colliding_ids_do_not_depend_on_the_order_of_arrival():
         one.add(key, document(1), own)
     for key, own in reversed(rows):
         other.add(key, document(1), own)
-    assert merge([one]).table.equals(merge([other]).table)
-    assert merge([one]).table["session_id"].to_pylist() == ["a", "b", "x"]
+    merged = merge([one]).table
+    assert merged.equals(merge([other]).table)
+    assert merged["session_id"].to_pylist() == ["a", "b", "x"]
 
 
 @pytest.mark.parametrize(("page_size", "slices"), [(1, 1), (7, 1), (7, 3), (100, 2), (10_000, 2)])

@@ -1,6 +1,7 @@
 """A read that goes on from an earlier one gives what reading everything gives, and fetches only what is new."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -9,7 +10,6 @@ from elasticsearch import Elasticsearch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from segmentation_assets.core import updates
 from segmentation_assets.core.sessions import EXAMPLES_PER_REASON
 from segmentation_assets.io import bulk, session_reader
 from segmentation_assets.io.session_reader import NoUsableSessions, read_sessions
@@ -153,7 +153,9 @@ def test_a_session_of_the_future_is_judged_again(es: Elasticsearch, before):
     before = continued(es, before)
     assert before.intake.set_aside == {"future_timestamp": 1}
     later = read_sessions(es, INDEX, now=NOW + timedelta(hours=2), previous=before)
-    assert (later.fetched, later.intake.set_aside) == (101, {})
+    assert (later.fetched, later.intake.set_aside) == (1, {})
+    same(later, read_sessions(es, INDEX, now=NOW + timedelta(hours=2)))
+    assert continued(es, read_sessions(es, INDEX, now=NOW, previous=before)).intake.set_aside == {"future_timestamp": 1}
 
 
 def test_sessions_under_another_id_than_their_documents_are_read_as_a_whole(es: Elasticsearch, before):
@@ -165,7 +167,7 @@ def test_sessions_under_another_id_than_their_documents_are_read_as_a_whole(es: 
 
 
 def test_judged_by_other_rules_all_are_read_again(es: Elasticsearch, before, monkeypatch):
-    monkeypatch.setattr(updates, "RULES", 2)
+    monkeypatch.setattr(session_reader, "RULES", 2)
     assert read_sessions(es, INDEX, now=NOW, previous=before).fetched == 100
 
 
@@ -194,13 +196,41 @@ def test_when_most_is_new_all_are_read(es: Elasticsearch, before):
     assert continued(es, before).fetched == 250
 
 
-def test_writes_that_were_in_progress_are_asked_for_once_more(es: Elasticsearch):
+def test_writes_that_were_in_progress_are_asked_for_once_more(es: Elasticsearch, monkeypatch):
+    monkeypatch.setattr(session_reader, "IN_PROGRESS", 30)
     write(es, *(document(n) for n in range(100)))
+    put(es, "bad1", document(300, session_id="bad1", search_query=" "))
     before = read_sessions(es, INDEX, now=NOW)
-    write(es, *(document(n) for n in range(100, 400)))
+    write(es, document(100), document(3, search_query="other"))
     before = continued(es, before)
-    # Everything lies within what is asked for again, and that is more than half.
-    assert before.fetched == 400
+    assert before.fetched == 32
+    assert before.reading == "what was written since the last read"
+    monkeypatch.setattr(session_reader, "IN_PROGRESS", 10_000)
+    before = continued(es, before)
+    assert (before.fetched, before.reading) == (102, "everything: most of it is new, or was written lately")
+
+
+def test_where_the_index_lost_writes_all_are_read_again(es: Elasticsearch, before):
+    """As after a restore, or a failover to a copy that was behind: the numbers are given out a second time."""
+    ahead = replace(before, origin=replace(before.origin, seq_no=before.origin.seq_no + 1))
+    found = continued(es, ahead)
+    assert (found.fetched, found.reading) == (100, "everything: the index lost writes")
+
+
+def test_the_reason_for_reading_everything_is_told(es: Elasticsearch, before):
+    assert before.reading == "everything: there is no earlier read to go on from"
+    es.delete(index=INDEX, id="s00003", refresh=True)
+    assert "documents were deleted" in continued(es, before).reading
+    assert "several shards" in read_sessions(es, sharded(es), now=NOW, previous=before).reading
+    assert "another index" in read_sessions(es, "plain", now=NOW, previous=before).reading
+    assert "bounds" in read_sessions(es, INDEX, now=NOW, start=NOW - timedelta(days=1), previous=before).reading
+
+
+def sharded(es) -> str:
+    for name, shards in (("wide", 2), ("plain", 1)):
+        es.indices.create(index=name, settings={"number_of_shards": shards})
+        es.index(index=name, id="s00001", document=document(1), refresh=True)
+    return "wide"
 
 
 keys = st.integers(0, 11).map(lambda n: f"s{n:05d}")
