@@ -4,6 +4,9 @@ What belongs here: comparing tables row by row, and the digest by which a table 
 """
 
 import hashlib
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 _AT_ONCE = 100_000
+"""Rows that are looked at together."""
 
 
 def content(table: pa.Table) -> str:
@@ -49,18 +53,53 @@ def difference(before: pa.Table, now: pa.Table, key: str) -> tuple[NDArray[np.in
     Args:
         before: columns of text, numbers, truth values or moments; the key's values all different.
         now: of the same schema, the keys all different as well.
-        key: the column by which rows are the same.
+        key: the column of text by which rows are the same. Where both tables are sorted by it, they are compared piece
+            by piece, with no more memory than a piece takes.
 
     Returns:
         (n,) rows of ``now`` that are new or other than before, rising; and the keys that are there no more.
     """
+    rows, gone = [np.empty(0, np.int64)], [pa.array([], before[key].type)]
+    for old, new in _pieces(before[key], now[key]):
+        found, missing = _difference(before.slice(old.start, len(old)), now.slice(new.start, len(new)), key)
+        rows.append(found + new.start)
+        gone.append(missing)
+    return np.concatenate(rows), pa.concat_arrays(gone)
+
+
+def _pieces(before: pa.ChunkedArray, now: pa.ChunkedArray) -> Iterator[tuple[range, range]]:
+    """Rows of both tables that hold the same keys, if either does: all at once where the keys are not sorted."""
+    if not (_is_sorted(before) and _is_sorted(now)):
+        yield range(len(before)), range(len(now))
+        return
+    old = new = 0
+    while old < len(before) or new < len(now):
+        last = min(old + _AT_ONCE, len(before))
+        end = (
+            len(now)
+            if last == len(before)
+            else bisect_left(range(len(now)), before[last].as_py(), new, key=lambda i: now[i].as_py())
+        )
+        yield range(old, last), range(new, end)
+        old, new = last, end
+
+
+def _is_sorted(keys: pa.ChunkedArray) -> bool:
+    ends = [(chunk[0].as_py(), chunk[-1].as_py()) for chunk in keys.chunks if len(chunk)]
+    return all(one[1] <= other[0] for one, other in pairwise(ends)) and all(
+        pc.all(pc.less_equal(chunk.slice(0, len(chunk) - 1), chunk.slice(1)), min_count=0).as_py()
+        for chunk in keys.chunks
+        if len(chunk)
+    )
+
+
+def _difference(before: pa.Table, now: pa.Table, key: str) -> tuple[NDArray[np.int64], pa.Array]:
     place = pc.index_in(now[key].combine_chunks(), before[key].combine_chunks())
     matched = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
     there, rows = place.drop_null(), pa.array(matched)
     same = np.ones(len(matched), dtype=np.bool_)
     for name in now.column_names:
         if name != key:
-            # One column at a time: two copies of everything would be the most that a run ever holds.
             old, new = before[name].combine_chunks().take(there), now[name].combine_chunks().take(rows)
             same &= _mask(pc.equal(old, new)) | _mask(pc.and_(old.is_null(), new.is_null()))
     found = np.zeros(now.num_rows, dtype=np.bool_)

@@ -31,6 +31,7 @@ class KMeansConfig(dg.Config):
 
 @dg.asset(
     group_name="segmentation",
+    ins={"raw_sessions": dg.AssetIn(metadata={"columns": ["user_id"]})},
     kinds={"scikitlearn", "python"},
     owners=["team:segmentation"],
     code_version="2",

@@ -179,10 +179,15 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata({"stored_at": dg.MetadataValue.path(str(path))})
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Load the current version, as the type that the asset asks for."""
+        """Load the current version, as the type that the asset asks for; of tables the columns that it names."""
         memory.use_the_systems()
         memory.give_back()  # what the step before left
-        return self.store.load(context.asset_key.path[-1], context.dagster_type.typing_type, when_used=True)
+        return self.store.load(
+            context.asset_key.path[-1],
+            context.dagster_type.typing_type,
+            when_used=True,
+            columns=context.definition_metadata.get("columns"),
+        )
 
 
 class Alert(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -18,6 +18,7 @@ from segmentation_assets.io.models import served
 
 @dg.asset(
     group_name="segmentation",
+    ins={"raw_sessions": dg.AssetIn(metadata={"columns": ["session_id", "user_id", "search_query", "timestamp"]})},
     kinds={"pandas", "python"},
     owners=["team:segmentation"],
     code_version="2",

@@ -19,6 +19,7 @@ class TfidfConfig(dg.Config):
 
 @dg.asset(
     group_name="segmentation",
+    ins={"raw_sessions": dg.AssetIn(metadata={"columns": ["search_query"]})},
     kinds={"scikitlearn", "python"},
     owners=["team:segmentation"],
     code_version="2",

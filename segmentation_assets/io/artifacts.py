@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,7 @@ def _write_parquet(table: pa.Table, file: Path) -> None:
     pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
 
 
-def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False) -> T:
+def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False, columns: Collection[str] | None = None) -> T:
     """Read what ``save_artifact`` wrote; a field that was added since, and has a default, takes it.
 
     Args:
@@ -79,6 +79,7 @@ def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False) -> T:
         folder: where it lies.
         when_used: read tables and arrays when they are first looked at. A check that compares one number then costs
             no table. Something damaged is then noticed then.
+        columns: with ``when_used``, the only columns of tables that are read, of those that they have; None: all.
 
     Raises:
         ArtifactUnreadableError: files or fields are missing or of another shape.
@@ -91,16 +92,17 @@ def load_artifact(kind: type[T], folder: Path, *, when_used: bool = False) -> T:
         later = {name for name in hints if when_used and name not in plain and not added}
         now = hints.keys() - added - later
         found = {name: _load_field(name, hints[name], folder, plain) for name in now}
-        return _partly_read(kind, found, folder) if later else kind(**found)
+        return _partly_read(kind, found, folder, columns) if later else kind(**found)
     except Exception as error:  # a damaged file makes the formats' readers raise nearly anything
         raise _unreadable(kind, folder, error) from error
 
 
-def _partly_read(kind: type[T], found: dict[str, Any], folder: Path) -> T:
+def _partly_read(kind: type[T], found: dict[str, Any], folder: Path, columns: Collection[str] | None) -> T:
     """The dataclass with these fields; the others are read when they are asked for."""
     made: T = object.__new__(_reading_when_used(kind))  # type: ignore[arg-type]
     made.__dict__.update(found)
     made.__dict__["_stored_in"] = folder
+    made.__dict__["_columns"] = columns
     return made
 
 
@@ -109,22 +111,22 @@ def _reading_when_used(kind: type[Any]) -> type[Any]:
     def read(self: Any, name: str) -> Any:
         if name not in kind.__dataclass_fields__:
             raise AttributeError(name)
-        value = load_field(kind, name, self.__dict__["_stored_in"])
+        value = load_field(kind, name, self.__dict__["_stored_in"], self.__dict__["_columns"])
         self.__dict__[name] = value
         return value
 
     return type(kind.__name__, (kind,), {"__getattr__": read, "__doc__": kind.__doc__})
 
 
-def load_field(kind: type[Any], field: str, folder: Path) -> Any:
-    """Read one field of what ``save_artifact`` wrote.
+def load_field(kind: type[Any], field: str, folder: Path, columns: Collection[str] | None = None) -> Any:
+    """Read one field of what ``save_artifact`` wrote; of a table some columns, of those that it has.
 
     Raises:
         ArtifactUnreadableError: see ``load_artifact``.
     """
     try:
         plain = json.loads((folder / _JSON).read_text("utf-8"))
-        return _load_field(field, get_type_hints(kind)[field], folder, plain)
+        return _load_field(field, get_type_hints(kind)[field], folder, plain, columns)
     except Exception as error:  # a damaged file makes the formats' readers raise nearly anything
         raise _unreadable(kind, folder, error) from error
 
@@ -144,10 +146,15 @@ def _is_stored(name: str, folder: Path, plain: dict[str, Any]) -> bool:
     return name in plain or any((folder / f"{name}.{ending}").exists() for ending in ("parquet", "npz", "npy"))
 
 
-def _load_field(name: str, hint: Any, folder: Path, plain: dict[str, Any]) -> Any:
-    if hint in (pa.Table, pa.Array):
-        table = pq.read_table(folder / f"{name}.parquet")
-        return table if hint is pa.Table else table[name].combine_chunks()
+def _load_field(
+    name: str, hint: Any, folder: Path, plain: dict[str, Any], columns: Collection[str] | None = None
+) -> Any:
+    parquet = folder / f"{name}.parquet"
+    if hint is pa.Table:
+        wanted = [column for column in pq.read_schema(parquet).names if columns is None or column in columns]
+        return pq.read_table(parquet, columns=wanted)
+    if hint is pa.Array:
+        return pq.read_table(parquet)[name].combine_chunks()
     if hint is csr_matrix:
         return csr_matrix(load_npz(folder / f"{name}.npz"))
     if get_origin(hint) is np.ndarray:
@@ -195,15 +202,15 @@ class ArtifactStore:
         self._prune(home)
         return target
 
-    def load(self, name: str, kind: type[T], *, when_used: bool = False) -> T:
-        """Read the current version; see ``load_artifact`` for ``when_used``.
+    def load(self, name: str, kind: type[T], *, when_used: bool = False, columns: Collection[str] | None = None) -> T:
+        """Read the current version; see ``load_artifact`` for ``when_used`` and ``columns``.
 
         Raises:
             ArtifactMissingError: nothing was stored yet.
             ArtifactUnreadableError: see ``load_artifact``.
         """
         self.require(name)
-        return load_artifact(kind, self.path(name).resolve(), when_used=when_used)
+        return load_artifact(kind, self.path(name).resolve(), when_used=when_used, columns=columns)
 
     def load_field(self, name: str, kind: type[Any], field: str) -> Any:
         """Read one field of the current version, without the tables beside it; raises as ``load``."""

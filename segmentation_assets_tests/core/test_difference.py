@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 
 import pyarrow as pa
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from segmentation_assets.core import difference as core_difference
 from segmentation_assets.core.difference import content, difference
 
 SCHEMA = pa.schema(
@@ -38,9 +40,17 @@ def by_key(found):
     return {row["key"]: row for row in found.to_pylist()}
 
 
-@given(contents, contents)
-def test_what_was_without_what_went_and_with_what_differs_is_what_is(before, now):
+@pytest.fixture(params=[100_000, 2], ids=["at once", "piece by piece"], autouse=True)
+def at_once(request, monkeypatch):
+    monkeypatch.setattr(core_difference, "_AT_ONCE", request.param)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents, contents, st.booleans())
+def test_what_was_without_what_went_and_with_what_differs_is_what_is(before, now, in_order):
     old, new = table(before), table(now)
+    if in_order:
+        old, new = old.sort_by("key"), new.sort_by("key")
     rows, gone = difference(old, new, "key")
     result = {key: row for key, row in by_key(old).items() if key not in set(gone.to_pylist())}
     result |= by_key(new.take(pa.array(rows)))
@@ -49,6 +59,7 @@ def test_what_was_without_what_went_and_with_what_differs_is_what_is(before, now
     assert {new["key"][int(row)].as_py() for row in rows} == {key for key in now if now[key] != before.get(key)}
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents, contents, st.integers(0, 8))
 def test_the_digest_is_of_the_rows_and_of_nothing_else(one, other, cut):
     first, second = table(one), table(other)

@@ -147,6 +147,14 @@ def test_a_table_is_read_when_it_is_looked_at_and_then_kept(tmp_path: Path) -> N
     assert not hasattr(loaded, "no_such_field")
 
 
+def test_of_a_table_only_the_columns_that_are_wanted_are_read(tmp_path: Path) -> None:
+    save_artifact(VALUES[0], tmp_path / "it")
+    some = load_artifact(Sessions, tmp_path / "it", when_used=True, columns=["timestamp", "user_id", "no such"])
+    assert some.table.column_names == ["user_id", "timestamp"]
+    assert some.user_numbers().tolist() == VALUES[0].user_numbers().tolist()
+    assert len(some) == len(VALUES[0])
+
+
 def test_a_field_that_was_added_since_takes_its_default_when_used_too(tmp_path: Path) -> None:
     save_artifact(VALUES[3], tmp_path / "it")
     (tmp_path / "it" / "judged_counts.npy").unlink()
