@@ -51,7 +51,8 @@ def half_published(client: Elasticsearch, live: str) -> str | None:
 
 def run_until_half_published(command: Any, live: str) -> tuple[subprocess.Popen[str], str]:
     """A run that was stopped in the middle of publishing, and the index it was writing."""
-    process = command.start("run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # In full: a run with nothing new writes nothing that it could be stopped in.
+    process = command.start("run", "--full", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with connect(command) as client:
         deadline = time.monotonic() + 120
         while True:
