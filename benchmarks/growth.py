@@ -50,6 +50,7 @@ def main() -> None:
 def draw(ways: dict[str, dict[int, tuple[float, float]]], file: Path) -> None:
     """Two panels over the number of sessions: microseconds a session, and peak memory of the client."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -57,12 +58,17 @@ def draw(ways: dict[str, dict[int, tuple[float, float]]], file: Path) -> None:
         sizes = list(points)
         style: dict[str, Any] = {"color": COLOURS[name], "marker": "o", "markersize": 4, "label": name}
         left.plot(sizes, [points[size][0] / size * 1e6 for size in sizes], **style)
-        right.plot(sizes, [points[size][1] for size in sizes], **style)
+        if name != "floor":  # which keeps everything that it sends
+            right.plot(sizes, [points[size][1] for size in sizes], **style)
     left.set_title("wall time a session, microseconds", loc="left", fontsize=10)
     right.set_title("peak memory of the client, MB", loc="left", fontsize=10)
-    for axes in (left, right):
+    for axes, marks in ((left, (10, 20, 50, 100, 200, 500)), (right, (250, 500, 1_000, 2_500, 5_000))):
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis, places in ((axes.xaxis, (10_000, 100_000, 1_000_000, 10_000_000)), (axes.yaxis, marks)):
+            axis.set_major_locator(FixedLocator(places))
+            axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axis.set_minor_locator(NullLocator())
         axes.set_xlabel("sessions")
         axes.grid(alpha=0.25)
         for side in ("top", "right"):

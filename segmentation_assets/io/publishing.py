@@ -437,7 +437,8 @@ class _NewIndex:
         # Asked once, and for less time than the client waits: after a lost answer nobody knows whether it is there.
         indices = self.client.options(max_retries=0, request_timeout=2 * _CLONING).indices
         try:
-            blocked = indices.get_settings(index=source, name="index.blocks.write")
+            found = indices.get_settings(index=source, name="index.blocks.write")
+            blocked = any(described["settings"] for described in found.values())
             indices.put_settings(index=source, settings={"index.blocks.write": True})
             try:
                 answer = indices.clone(index=source, target=self.name, timeout=f"{_CLONING}s")

@@ -146,10 +146,10 @@ def _why_not(snapshot: Snapshot, newest: int | None, bounds: str, previous: Sess
         return "the bounds of time changed"
     if origin.rules != RULES:
         return "documents are judged by other rules now"
+    if newest is None:
+        return "the index does not number its writes"
     # Restored, or promoted from a copy that was behind: numbers are given out again.
-    if newest is None or newest < origin.seq_no:
-        return "the index lost writes"
-    return ""
+    return "the index lost writes" if newest < origin.seq_no else ""
 
 
 def _continued(

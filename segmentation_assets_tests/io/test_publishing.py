@@ -324,6 +324,21 @@ def test_of_a_table_a_batch_with_a_busy_item_is_asked_about_once_and_then_only_t
     assert es.count(index=ALIAS)["count"] == 12
 
 
+def test_a_busy_cluster_is_given_a_pause_before_a_batch_is_asked_about_as_well(es: Elasticsearch, proxy):
+    pauses: list[int] = []
+
+    class Noted(Retry):
+        def delay(self, attempt: int) -> float:
+            pauses.append(attempt)
+            return super().delay(attempt)
+
+    refusals = iter([429, 429, 429])  # when it is sent, when it is asked about, and once more
+    proxy.refuse_items(lambda key: next(refusals, None) if key == "session-0003" else None)
+    with Elasticsearch(proxy.url) as client:
+        put(client, pa.Table.from_pylist(documents(10)), retry=Noted(times=3, first=0.01, cap=0.01))
+    assert pauses == [0, 0, 1]
+
+
 def test_a_document_of_a_table_that_is_refused_for_good_stops_everything(es: Elasticsearch, before):
     docs = [{**document, "cluster": "not a number"} for document in documents(3)]
     with pytest.raises(BulkFailed, match="document_parsing_exception 3"):
