@@ -113,7 +113,7 @@ def _by_asset(report: RunReport) -> dict[str, float]:
 
 def _load(store: ArtifactStore, name: str, kind: type[Any], reached: set[str]) -> Any:
     try:
-        return store.load(name, kind) if name in reached else None
+        return store.load(name, kind, when_used=True) if name in reached else None
     except ArtifactMissingError:
         return None
 

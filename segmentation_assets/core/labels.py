@@ -17,7 +17,7 @@ from segmentation_assets.core.collector import collector_paused
 from segmentation_assets.core.matching import KeywordMatcher, typed_words, word_frequencies
 from segmentation_assets.core.meaning import learn_meanings
 from segmentation_assets.core.model import ClusterModel, StaleInputError, fingerprint, top_terms
-from segmentation_assets.core.names import contrastive_terms, suggested_names, typical_queries
+from segmentation_assets.core.names import CANDIDATES, contrastive_terms, suggested_names, typical_queries
 from segmentation_assets.core.numbering import numbered
 from segmentation_assets.core.sessions import Intake, Sessions
 from segmentation_assets.core.settings import LabelSettings
@@ -214,8 +214,8 @@ def _name_clusters(
     by_segment, by_keyword = _keyword_sessions(tfidf, model.labels, taxonomy, settings.meaning)
     users = _users_per_cluster(sessions, cluster)
     samples = typical_queries(tfidf, model.labels, SAMPLE_QUERIES)
-    suggested = suggested_names(tfidf, model.labels)
-    contrast = contrastive_terms(tfidf, model.labels, TOP_TERMS)
+    contrast = contrastive_terms(tfidf, model.labels, max(TOP_TERMS, CANDIDATES))
+    suggested = suggested_names(tfidf, model.labels, contrast)
     labels = []
     for cluster_id in model.cluster_ids.tolist():
         total = int(tfidf.counts[model.labels == cluster_id].sum())
@@ -246,7 +246,7 @@ def _name_clusters(
                 certainty=share * share / (share + runner_up_share) if named else 0.0,
                 mixed=runner_up is not None and min(share, runner_up_share) >= settings.mixed_share,
                 suggested_name=suggested.get(cluster_id, ""),
-                contrastive=contrast.get(cluster_id, {}),
+                contrastive=dict(list(contrast.get(cluster_id, {}).items())[:TOP_TERMS]),
             )
         )
     return sorted(labels, key=lambda entry: (-entry.sessions, entry.cluster))

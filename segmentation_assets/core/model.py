@@ -283,8 +283,7 @@ def top_terms(tfidf: TfidfMatrix, model: ClusterModel, cluster: int, n: int) -> 
 
 
 def _carry_ids_over(model: ClusterModel, previous: ClusterModel, tfidf: TfidfMatrix) -> ClusterModel:
-    applied = previous.applied_to == fingerprint(tfidf)  # then its labels are of these very queries
-    before = previous.labels if applied else previous.predict(tfidf.queries.to_pylist())[0]
+    before, _ = previous.recall(tfidf.queries)
     sessions = tfidf.counts
     overlap = np.zeros((model.k, previous.k))
     for old, cluster in enumerate(previous.cluster_ids):

@@ -5,7 +5,7 @@ What belongs here: words for a cluster that nobody had to write down. What does 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -71,7 +71,9 @@ def contrastive_terms(tfidf: TfidfMatrix, labels: NDArray[np.int32], n: int) -> 
     return result
 
 
-def suggested_names(tfidf: TfidfMatrix, labels: NDArray[np.int32]) -> dict[int, str]:
+def suggested_names(
+    tfidf: TfidfMatrix, labels: NDArray[np.int32], contrast: Mapping[int, Mapping[str, float]] | None = None
+) -> dict[int, str]:
     """A readable name for each cluster: 'yoga mat, dumbbells, bike'.
 
     Made of the cluster's contrastive terms, heaviest first. A term is a word as people most often type it (tokens), so
@@ -82,13 +84,15 @@ def suggested_names(tfidf: TfidfMatrix, labels: NDArray[np.int32]) -> dict[int, 
     Args:
         tfidf: the queries.
         labels: (n_distinct,) cluster id of each distinct query; -1 is no cluster.
+        contrast: the clusters' contrastive terms, at least ``CANDIDATES`` of each, where they are known already.
 
     Returns:
         cluster id to name; empty for a cluster without a known term.
     """
-    contrast = contrastive_terms(tfidf, labels, CANDIDATES)
+    if contrast is None:
+        contrast = contrastive_terms(tfidf, labels, CANDIDATES)
     parts = {
-        cluster: phrases(tfidf, np.flatnonzero(labels == cluster), distinct_words(terms))
+        cluster: phrases(tfidf, np.flatnonzero(labels == cluster), distinct_words(list(terms)[:CANDIDATES]))
         for cluster, terms in contrast.items()
     }
     names: dict[int, str] = {}

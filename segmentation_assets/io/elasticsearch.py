@@ -335,6 +335,20 @@ def explain_item(index: str, status: int, error: Mapping[str, Any]) -> SegmentsE
     return None
 
 
+NEWEST_WRITE: Mapping[str, Any] = {
+    "size": 0,
+    "track_total_hits": False,
+    "aggregations": {"newest": {"max": {"field": "_seq_no"}}},
+}
+"""A search for the highest sequence number among what it finds."""
+
+
+def newest_write(answer: Mapping[str, Any]) -> int | None:
+    """What ``NEWEST_WRITE`` found; None where there is no document."""
+    value = answer["aggregations"]["newest"]["value"]
+    return None if value is None else int(value)
+
+
 def shorten(text: str, length: int = _REASON_LENGTH) -> str:
     """One line of at most ``length`` characters, with credentials inside URLs blanked."""
     line = re.sub(r"//[^/@\s]+@", "//***@", " ".join(text.split()))

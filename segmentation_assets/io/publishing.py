@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from segmentation_assets.core.difference import content, difference
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import bulk, ndjson
-from segmentation_assets.io.elasticsearch import errors_explained, explain, redact
+from segmentation_assets.io.elasticsearch import NEWEST_WRITE, errors_explained, explain, newest_write, redact
 from segmentation_assets.io.templates import OWNER, IndexTemplate, create_index, ensure_template
 
 SAMPLE = 20
@@ -193,7 +193,9 @@ def publish(
         constants = constants or {}
         marks: dict[str, str] = {}
         change = None
-        if isinstance(documents, pa.Table) and ndjson.fits(documents.schema):
+        if isinstance(documents, pa.Table) and not ndjson.fits(documents.schema):
+            documents = documents.to_pylist()
+        if isinstance(documents, pa.Table):
             fixed = {name: None if name in at_writing else value for name, value in constants.items()}
             marks = {"content": content(documents), "constants": bulk.to_json(fixed).decode()}
             if before is not None and previous is not None:
@@ -508,21 +510,22 @@ def _write(
     new: _NewIndex, documents: Iterable[Mapping[str, Any]] | pa.Table, expected: int, how: _How
 ) -> dict[str, bytes]:
     """Write everything and return a spread sample as it was sent."""
-    sample = _Sample(expected)
-    batches: Iterator[bulk.Batch]
-    if isinstance(documents, pa.Table) and ndjson.fits(documents.schema):
-        batches = _of_columns(documents, how, sample)
+    if isinstance(documents, pa.Table):
+        came = documents.num_rows
+        sample = _spread(documents, how)
+        repeated = _send(new, _of_columns(documents, how), expected, how)
     else:
-        rows = documents.to_pylist() if isinstance(documents, pa.Table) else documents
-        batches = bulk.in_batches(_one_by_one(rows, how, new.name, sample), how.batch_documents)
-    repeated = _send(new, batches, expected, how)
-    if sample.seen != expected or repeated:
+        seen = _Sample(expected)
+        batches = bulk.in_batches(_one_by_one(documents, how, new.name, seen), how.batch_documents)
+        repeated = _send(new, batches, expected, how)
+        came, sample = seen.came, seen.documents
+    if came != expected or repeated:
         raise VerificationFailed(
-            f"{sample.seen} documents came for {new.name}, {repeated} of them with an id that came before; "
+            f"{came} documents came for {new.name}, {repeated} of them with an id that came before; "
             f"{expected} were expected.",
             "Materialize the labelled segments again.",
         )
-    return sample.documents
+    return sample
 
 
 def _send(
@@ -597,38 +600,37 @@ def _change(
 
 def _newest_write(client: Elasticsearch, index: str) -> int:
     """The highest sequence number in an index; -1 where it has none."""
-    found = client.search(
-        index=index,
-        size=0,
-        track_total_hits=False,
-        allow_partial_search_results=False,
-        aggregations={"newest": {"max": {"field": "_seq_no"}}},
-    )
-    value = found["aggregations"]["newest"]["value"]
-    return -1 if value is None else int(value)
+    newest = newest_write(client.search(index=index, allow_partial_search_results=False, **NEWEST_WRITE).body)
+    return -1 if newest is None else newest
 
 
 def _write_change(new: _NewIndex, change: _Change, how: _How) -> dict[str, bytes]:
     """Write and remove what differs; gives a sample of all documents, those that stay as they are included."""
-    written = _Sample(len(change.rows))
-    _send(new, _of_columns(change.now.take(pa.array(change.rows)), how, written), change.size, how)
+    written = change.now.take(pa.array(change.rows))
+    _send(new, _of_columns(written, how), change.size, how)
     gone = ((key, bulk.delete_line(key)) for key in change.gone.to_pylist())
     # Of a batch that is sent once more, because its answer was lost, the documents may be gone already.
     _send(new, bulk.in_batches(gone, how.batch_documents), change.size, how, len(change.rows), missing_ok=True)
-    thinned = change.now.take(pa.array(range(0, change.now.num_rows, max(1, change.now.num_rows // SAMPLE))))
-    spread = _Sample(SAMPLE)
-    for _ in _of_columns(thinned, how, spread):
-        pass
-    return {**spread.documents, **written.documents}
+    return _spread(change.now, how) | _spread(written, how)
+
+
+def _spread(table: pa.Table, how: _How) -> dict[str, bytes]:
+    """Documents as they are sent, spread over a table, to compare with what is read back."""
+    rows = table.take(pa.array(range(0, table.num_rows, max(1, table.num_rows // SAMPLE)), pa.int64()))
+    return {
+        batch.key(place): batch.body([place]).split(b"\n")[1]
+        for batch in _of_columns(rows, how)
+        for place in range(len(batch))
+    }
 
 
 class _Sample:
-    """Documents as they were sent, spread over all of them, to compare with what is read back."""
+    """The same of documents that come one by one."""
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
         self.step = max(1, expected // SAMPLE)
-        self.seen = 0
+        self.came = 0
         self.documents: dict[str, bytes] = {}
 
 
@@ -637,10 +639,10 @@ def _one_by_one(
 ) -> Iterator[tuple[str, bytes]]:
     for document in documents:
         key, source = str(document[how.id_field]), bulk.to_json({**document, **how.constants})
-        if sample.seen % sample.step == 0 or key in sample.documents:
+        if sample.came % sample.step == 0 or key in sample.documents:
             sample.documents[key] = source
-        sample.seen += 1
-        if sample.seen > sample.expected:
+        sample.came += 1
+        if sample.came > sample.expected:
             raise VerificationFailed(
                 f"There are more than the {sample.expected} documents expected for {index}.",
                 "Publish from one run only.",
@@ -648,12 +650,8 @@ def _one_by_one(
         yield key, bulk.index_line(key, source)
 
 
-def _of_columns(table: pa.Table, how: _How, sample: _Sample) -> Iterator[bulk.Batch]:
-    for batch in ndjson.in_batches(table, how.id_field, how.constants, how.batch_documents):
-        for place in range(-sample.seen % sample.step, len(batch), sample.step):
-            sample.documents[batch.key(place)] = batch.body([place]).split(b"\n")[1]
-        sample.seen += len(batch)
-        yield batch
+def _of_columns(table: pa.Table, how: _How) -> Iterator[bulk.Lines]:
+    return ndjson.in_batches(table, how.id_field, how.constants, how.batch_documents)
 
 
 def _verify(

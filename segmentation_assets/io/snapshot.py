@@ -34,7 +34,7 @@ from segmentation_assets.core.sessions import (
     usable_id,
 )
 from segmentation_assets.errors import SegmentsError
-from segmentation_assets.io.elasticsearch import IndexMissing
+from segmentation_assets.io.elasticsearch import NEWEST_WRITE, IndexMissing, newest_write
 from segmentation_assets.io.session_store import KEEP_ALIVE, Progress, close_point_in_time
 
 SET_ASIDE_KNOWN = 10_000
@@ -193,13 +193,11 @@ class Snapshot:
 
     def newest_write(self, query: dict[str, Any] | None) -> int | None:
         """The highest sequence number among the documents that a query finds; None where there is none."""
-        newest = {"newest": {"max": {"field": "_seq_no"}}}
         try:
-            answer = self._ask(self._client, self._id, query, size=0, track_total_hits=False, aggregations=newest)
+            answer = self._ask(self._client, self._id, query, **NEWEST_WRITE)
         except BadRequestError:  # an index without them
             return None
-        value = self._checked(dict(answer))["aggregations"]["newest"]["value"]
-        return None if value is None else int(value)
+        return newest_write(self._checked(dict(answer)))
 
     def fetch(self, query: dict[str, Any] | None, total: int, how: How, *, with_ids: bool = False) -> Fetched:
         """Read the documents that a query finds, of which there are ``total``."""

@@ -260,7 +260,8 @@ def test_whatever_decides_an_assignment_is_in_the_version() -> None:
 
 def test_other_ids_are_another_version() -> None:
     before = fitted(log("tech", "fashion", "home"))
-    moved = replace(before, cluster_ids=before.cluster_ids + 7, next_id=before.next_id + 7)
+    labels = np.where(before.labels >= 0, before.labels + 7, -1).astype(np.int32)
+    moved = replace(before, cluster_ids=before.cluster_ids + 7, labels=labels, next_id=before.next_id + 7)
     after = fitted(log("tech", "fashion", "home"), moved)
     assert after.cluster_ids.tolist() == moved.cluster_ids.tolist()
     assert after.version != before.version
