@@ -196,6 +196,24 @@ class UserChurnBounds(_Section):
     severity: Severity = "ERROR"
 
 
+class NoiseBounds(_Section):
+    """Bounds of the check ``noise_share``."""
+
+    max_share: Share = Field(0.2, description="Largest share of users who may be marked as noise.")
+    severity: Severity = "WARN"
+
+
+class BehaviourStabilityBounds(_Section):
+    """Bounds of the check ``behaviour_stability``."""
+
+    min_agreement: float = Field(
+        0.5, ge=-1, le=1, description="Least mean adjusted Rand index between clusterings of bootstrap samples."
+    )
+    min_silhouette: float = Field(0.05, ge=-1, le=1, description="Least mean silhouette.")
+    max_unclustered_share: Share = Field(0.5, description="Largest share of users in no cluster.")
+    severity: Severity = Field("WARN", description="WARN: shown, never stops. ERROR: stops publishing profiles.")
+
+
 class CheckSettings(_Section):
     """Bounds of the asset checks; the publish guard compares the same numbers with the same bounds."""
 
@@ -203,6 +221,8 @@ class CheckSettings(_Section):
     cluster_balance: ClusterBalanceBounds = ClusterBalanceBounds()
     label_coverage: LabelCoverageBounds = LabelCoverageBounds()
     user_churn: UserChurnBounds = UserChurnBounds()
+    noise_share: NoiseBounds = NoiseBounds()
+    behaviour_stability: BehaviourStabilityBounds = BehaviourStabilityBounds()
 
 
 class PublishSettings(_Section):
@@ -225,6 +245,178 @@ class PublishSettings(_Section):
     )
 
 
+NumericImputation = Literal["mean", "median", "none"]
+CategoricalImputation = Literal["mode", "unknown", "none"]
+Scaling = Literal["standard", "minmax", "robust"]
+BehaviourMethod = Literal["kmeans", "dbscan", "hdbscan"]
+
+
+class EnrichmentSettings(_Section):
+    """Somebody who knows more about users, asked once for each."""
+
+    url: str | None = Field(
+        None,
+        description="Address that is asked, with `{user_id}` in it; it answers with a JSON object of attributes, or 404. "
+        "A token goes into the variable SEGMENTS_ENRICHMENT_TOKEN, never in here.",
+    )
+    file: str | None = Field(
+        None, description="CSV, NDJSON or Parquet with a column user_id; relative to the settings file."
+    )
+    timeout: float = Field(5.0, gt=0, le=300, description="Seconds that one answer may take.")
+    per_second: float = Field(20.0, gt=0, description="Requests a second, at most.")
+    retries: int = Field(2, ge=0, le=10, description="How often a request that failed is repeated.")
+    cache_days: float = Field(30.0, ge=0, description="Days for which an answer is remembered. 0: never.")
+    max_seconds: float = Field(
+        300.0, gt=0, description="After so long no more is asked in this run; who was not reached stays as known."
+    )
+
+
+class AttributeSettings(_Section):
+    """What is known about users from elsewhere."""
+
+    index: str = Field("user_attributes", min_length=1, description="Index or alias of attributes; it may be absent.")
+    enrichment: EnrichmentSettings = EnrichmentSettings()
+
+
+class CleaningSettings(_Section):
+    """What is wrong with sessions, and what is done about it."""
+
+    impute: dict[str, NumericImputation | CategoricalImputation] = Field(
+        {"duration": "median", "device": "unknown", "country": "unknown", "region": "unknown", "referrer": "none"},
+        description="How missing values of a session's column are filled where others have one: mean or median for "
+        "duration, mode or unknown for text, none to leave them.",
+    )
+    internal_users: frozenset[str] = Field(
+        frozenset(),
+        description="Users who are colleagues, monitors or tests: marked, never counted for what is normal.",
+    )
+    internal_referrers: frozenset[str] = Field(
+        frozenset(), description="The same for whoever has a session that came from one of these."
+    )
+    max_sessions_per_hour: int = Field(60, ge=1, description="More in any hour of the clock is no human.")
+    max_duration: float = Field(8 * 3600, gt=0, description="Seconds; a longer session never ended.")
+    max_repeats: int = Field(
+        100,
+        ge=2,
+        description="A query that one user typed this often or more, and in half of the sessions, is a machine's.",
+    )
+
+
+class FeatureSettings(_Section):
+    """What is measured of a user."""
+
+    max_categories: int = Field(
+        20, ge=1, le=200, description="Product categories with a share of their own, the most frequent first."
+    )
+    outliers: Literal["iqr", "zscore", "none"] = Field(
+        "iqr", description="By what an extreme value is told: beyond the quartiles, by deviations, or not at all."
+    )
+    iqr_factor: float = Field(1.5, gt=0, description="Interquartile ranges beyond the quartiles.")
+    zscore: float = Field(3.0, gt=0, description="Standard deviations from the mean.")
+
+
+class LoyaltyTier(_Section):
+    """A tier of the loyalty index."""
+
+    name: str = Field(min_length=1, description="What it is called.")
+    from_: float = Field(ge=0, le=100, alias="from", description="Index from which a user is in it.")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ScoreSettings(_Section):
+    """RFM scores and the loyalty index."""
+
+    groups: int = Field(5, ge=2, le=9, description="Quantile groups of each score; 5: 1 to 5.")
+    recency_weight: float = Field(0.3, ge=0, description="Weight of recency in the loyalty index.")
+    frequency_weight: float = Field(0.4, ge=0, description="Weight of frequency.")
+    monetary_weight: float = Field(0.3, ge=0, description="Weight of monetary value.")
+    tiers: tuple[LoyaltyTier, ...] = Field(
+        (
+            LoyaltyTier(name="bronze", from_=0),
+            LoyaltyTier(name="silver", from_=40),
+            LoyaltyTier(name="gold", from_=65),
+            LoyaltyTier(name="platinum", from_=85),
+        ),
+        description="Tiers, each from an index on; the first from 0.",
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> "ScoreSettings":
+        if self.recency_weight + self.frequency_weight + self.monetary_weight <= 0:
+            raise ValueError("at least one weight must be greater than 0")
+        starts = [tier.from_ for tier in self.tiers]
+        if not starts or starts[0] != 0 or any(a >= b for a, b in zip(starts, starts[1:], strict=False)):
+            raise ValueError("tiers must begin at 0 and rise")
+        if len({tier.name for tier in self.tiers}) != len(self.tiers):
+            raise ValueError("two tiers have the same name")
+        return self
+
+
+class RuleSettings(_Section):
+    """Segments by rule."""
+
+    file: str | None = Field(
+        None, description="Path of a YAML file of rules; relative to the settings file. None: the shipped ones."
+    )
+
+
+class BehaviourSettings(_Section):
+    """How users become behaviour clusters."""
+
+    method: BehaviourMethod = Field(
+        "kmeans",
+        description="'kmeans': k groups, everybody in one; 'hdbscan': groups of any shape and number, and who fits none; "
+        "'dbscan': the same at one density.",
+    )
+    k: int | Literal["auto"] = Field(5, description="Number of clusters of k-means, or 'auto'.")
+    k_max: int = Field(12, ge=2, le=100, description="Largest k that 'auto' tries.")
+    n_init: int = Field(10, ge=1, le=100, description="Starts of k-means; the best one is kept.")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="Seed of every random choice.")
+    eps: float | Literal["auto"] = Field(
+        "auto",
+        description="Distance within which users are neighbours for DBSCAN; auto: the knee of the k-distance curve.",
+    )
+    min_samples: int = Field(10, ge=1, description="Neighbours that make a user a core of a cluster, itself included.")
+    min_cluster_size: int = Field(10, ge=2, description="Users that make a cluster of HDBSCAN.")
+    features: tuple[str, ...] | None = Field(
+        None, description="Features and traits to cluster by; None: the shipped choice of those that are there."
+    )
+    scaling: Scaling = Field("standard", description="How features are made comparable.")
+    winsorise: bool = Field(True, description="Whether outliers are drawn to the bounds before scaling.")
+    max_categories: int = Field(8, ge=1, le=100, description="Categories of a trait with a column of their own.")
+    min_category_share: Share = Field(0.02, description="Share of the users below which a category is rare.")
+    fit_users: int = Field(
+        20_000, ge=100, description="Users that clusters are found in, a sample of all; the others are assigned."
+    )
+    bootstraps: int = Field(10, ge=0, le=200, description="Clusterings of other samples that it is compared with.")
+
+    @model_validator(mode="after")
+    def _range(self) -> "BehaviourSettings":
+        if isinstance(self.k, int) and self.k < 2:
+            raise ValueError("k must be at least 2, or 'auto'")
+        if isinstance(self.eps, float) and self.eps <= 0:
+            raise ValueError("eps must be greater than 0, or 'auto'")
+        return self
+
+
+class PersonaSettings(_Section):
+    """How behaviour clusters get their names."""
+
+    names: str | None = Field(
+        None, description="Path of a YAML table of names; relative to the settings file. None: the shipped one."
+    )
+    min_effect: float = Field(0.3, ge=0, description="Effect size from which a difference is a trait.")
+    traits: int = Field(6, ge=1, le=50, description="Traits shown, the strongest first.")
+
+
+class ProfileSettings(_Section):
+    """Where profiles go."""
+
+    alias: str = Field("user_profiles", min_length=1, description="Alias that readers use.")
+    keep: int = Field(3, ge=1, le=100, description="Published indices kept, the current one included, for rollback.")
+
+
 class AutomationSettings(_Section):
     """When runs are requested."""
 
@@ -241,3 +433,11 @@ class Settings(_Section):
     checks: CheckSettings = CheckSettings()
     publish: PublishSettings = PublishSettings()
     automation: AutomationSettings = AutomationSettings()
+    attributes: AttributeSettings = AttributeSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    features: FeatureSettings = FeatureSettings()
+    scores: ScoreSettings = ScoreSettings()
+    rules: RuleSettings = RuleSettings()
+    behaviour: BehaviourSettings = BehaviourSettings()
+    personas: PersonaSettings = PersonaSettings()
+    profiles: ProfileSettings = ProfileSettings()
