@@ -5,6 +5,7 @@ resource's), reading files (io/) or the environment.
 """
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -256,8 +257,8 @@ class EnrichmentSettings(_Section):
 
     url: str | None = Field(
         None,
-        description="Address that is asked, with `{user_id}` in it; it answers with a JSON object of attributes, or 404. "
-        "A token goes into the variable SEGMENTS_ENRICHMENT_TOKEN, never in here.",
+        description="Address that is asked, with `{user_id}` in it; it answers with a JSON object of attributes, or 404. A "
+        "token goes into the variable SEGMENTS_ENRICHMENT_TOKEN, never in here.",
     )
     file: str | None = Field(
         None, description="CSV, NDJSON or Parquet with a column user_id; relative to the settings file."
@@ -346,7 +347,7 @@ class ScoreSettings(_Section):
         if self.recency_weight + self.frequency_weight + self.monetary_weight <= 0:
             raise ValueError("at least one weight must be greater than 0")
         starts = [tier.from_ for tier in self.tiers]
-        if not starts or starts[0] != 0 or any(a >= b for a, b in zip(starts, starts[1:], strict=False)):
+        if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError("tiers must begin at 0 and rise")
         if len({tier.name for tier in self.tiers}) != len(self.tiers):
             raise ValueError("two tiers have the same name")
@@ -366,8 +367,8 @@ class BehaviourSettings(_Section):
 
     method: BehaviourMethod = Field(
         "kmeans",
-        description="'kmeans': k groups, everybody in one; 'hdbscan': groups of any shape and number, and who fits none; "
-        "'dbscan': the same at one density.",
+        description="'kmeans': k groups, everybody in one; 'hdbscan': groups of any shape and number, and who fits none"
+        "; 'dbscan': the same at one density.",
     )
     k: int | Literal["auto"] = Field(5, description="Number of clusters of k-means, or 'auto'.")
     k_max: int = Field(12, ge=2, le=100, description="Largest k that 'auto' tries.")

@@ -54,7 +54,8 @@ FEATURES: tuple[Feature, ...] = (
         "price_level",
         "prices",
         "rank",
-        "mean rank of the prices of what was viewed, clicked, put into the cart or bought among all prices seen in its category, 0 (cheapest) to 1",
+        "mean rank of the prices of what was viewed, clicked, put into the cart or bought, among all prices seen in its "
+        "category, 0 (cheapest) to 1",
     ),
     Feature("category_share", "categories", "share", "share of the user's product events in a category, 0..1"),
     Feature("hour_share", "hours", "share", "share of the sessions that begin in an hour of the day (UTC), 00 to 23"),
