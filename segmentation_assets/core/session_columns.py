@@ -13,16 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from segmentation_assets.core.sessions import MAX_ID_LENGTH, MAX_QUERY_LENGTH, SESSION_SCHEMA, usable_id, usable_query
+from segmentation_assets.core.details import Found, with_details
+from segmentation_assets.core.moments import as_moments, text_bytes
+from segmentation_assets.core.sessions import MAX_QUERY_LENGTH, SESSION_SCHEMA, usable_query
+from segmentation_assets.core.values import MAX_ID_LENGTH, usable_id
 
 REMEMBERED = 100_000
 """Different queries, and user ids, whose verdict is kept at hand."""
 
-_ISO = r"\A(?:19[7-9]\d|2\d{3})-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?(?:Z|\+00:00)?\z"
-_ZONE = r"(?:Z|\+00:00)\z"
-_MICROSECONDS = pa.timestamp("us", tz="UTC")
-_YEAR_3000 = 32_503_680_000_000_000
-_NONE = np.zeros(1, np.int32)
+_NO_DETAILS = Found({})
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Columns:
         search_query: text, or None.
         clicked_product_ids: lists of text, or None.
         timestamp: text, whole numbers (milliseconds of Unix time), or None.
+        details: what the documents carry beside these.
     """
 
     session_id: Sequence[object]
@@ -42,6 +42,7 @@ class Columns:
     search_query: Sequence[object]
     clicked_product_ids: Sequence[object]
     timestamp: Sequence[object]
+    details: Found = _NO_DETAILS
 
 
 class Remembered(dict[object, str | None]):
@@ -81,7 +82,7 @@ class ColumnReader:
             clicks = pa.array(columns.clicked_product_ids, pa.list_(pa.string()))
             users = _tidied(columns.user_id, _settled_ids, self._users)
             queries = _tidied(columns.search_query, _settled_queries, self._queries)
-            moments = _moments(columns.timestamp)
+            moments = as_moments(columns.timestamp)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):  # something else than text where text belongs
             return SESSION_SCHEMA.empty_table(), np.zeros(n, dtype=np.bool_)
         taken = (
@@ -93,6 +94,7 @@ class ColumnReader:
         )
         millis = moments.cast(pa.timestamp("ms", tz="UTC"), safe=False)
         table = pa.table([session_ids, users, queries, pc.fill_null(clicks, []), millis], schema=SESSION_SCHEMA)
+        table = with_details(table, columns.details)
         return table if taken.all() else table.filter(pa.array(taken)), taken
 
 
@@ -109,56 +111,15 @@ def _tidied(values: Sequence[object], settled: Callable[[pa.Array], NDArray[np.b
     return texts
 
 
-def _moments(values: Sequence[object]) -> pa.Array:
-    """Microseconds in UTC; null for what is not plainly a time."""
-    try:
-        texts = pa.array(values, pa.string())
-    except (pa.ArrowException, TypeError):
-        return _unix_times(values)
-    try:
-        if _uniform(texts):
-            return _within_bounds(texts.cast(_MICROSECONDS))
-        iso = pc.fill_null(pc.match_substring_regex(texts, _ISO), False)
-        texts = pc.if_else(iso, texts, pa.scalar(None, pa.string()))
-        return pc.replace_substring_regex(texts, _ZONE, "").cast(pa.timestamp("us")).cast(_MICROSECONDS)
-    except pa.ArrowException:  # looks like a time and is none: the 31st of April
-        return pa.nulls(len(texts), _MICROSECONDS)
-
-
-def _uniform(texts: pa.Array) -> bool:
-    """Whether all are of the form 2026-01-31T12:34:56.789Z, as far as its signs go; Arrow looks at the digits."""
-    data, offsets = _bytes(texts)
-    if texts.null_count or not len(texts) or len(data) != 24 * len(texts) or (np.diff(offsets) != 24).any():
-        return False
-    table = data.reshape(len(texts), 24)
-    return bool((table[:, [4, 7, 10, 13, 16, 19, 23]] == np.frombuffer(b"--T::.Z", np.uint8)).all())
-
-
-def _within_bounds(moments: pa.Array) -> pa.Array:
-    """Before 1970 and after 2999 the plain way decides, which knows what a datetime can hold."""
-    numbers = moments.cast(pa.int64())
-    inside = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, _YEAR_3000))
-    return pc.if_else(pc.fill_null(inside, False), moments, pa.scalar(None, _MICROSECONDS))
-
-
-def _unix_times(values: Sequence[object]) -> pa.Array:
-    try:
-        millis = pa.array(values, pa.int64())
-        millis = pc.if_else(pc.less(pc.abs(millis), _YEAR_3000 // 1000), millis, pa.scalar(None, pa.int64()))
-        return _within_bounds(millis.cast(pa.timestamp("ms", tz="UTC")).cast(_MICROSECONDS))
-    except (pa.ArrowException, TypeError, OverflowError):
-        return pa.nulls(len(values), _MICROSECONDS)
-
-
 def _settled_ids(ids: pa.Array) -> NDArray[np.bool_]:
     """(n,) whether each is an id as it stands: printable ASCII without a space, and not too long."""
-    data, offsets = _bytes(ids)
+    data, offsets = text_bytes(ids)
     return _holds_none(_outside(data, 0x21), offsets) & _has_length(offsets, MAX_ID_LENGTH) & _mask(ids.is_valid())
 
 
 def _settled_queries(queries: pa.Array) -> NDArray[np.bool_]:
     """(n,) whether each is a query as it stands: printable ASCII, one space at a time and none at the ends."""
-    data, offsets = _bytes(queries)
+    data, offsets = text_bytes(queries)
     odd = _outside(data, 0x20)
     space = data == 0x20
     odd[1:] |= space[1:] & space[:-1]  # the end of one and the beginning of the next row: looked at once more, no harm
@@ -175,13 +136,6 @@ def _all_settled(lists: pa.Array) -> NDArray[np.bool_]:
     if settled.all():
         return np.ones(len(lists), dtype=np.bool_)
     return _holds_none(~settled, lists.offsets.to_numpy())
-
-
-def _bytes(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """The bytes of all texts, and (n + 1,) where each begins."""
-    offsets = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, texts.offset * 4) if len(texts) else _NONE
-    data = texts.buffers()[2]
-    return (np.frombuffer(data, np.uint8)[: offsets[-1]] if data is not None else np.empty(0, np.uint8)), offsets
 
 
 def _outside(data: NDArray[np.uint8], first: int) -> NDArray[np.bool_]:

@@ -5,11 +5,10 @@ documents into columns. What does not: where documents come from (io/) and what 
 label).
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from typing import Any
@@ -19,14 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from segmentation_assets.core import details
+from segmentation_assets.core.moments import parse_timestamp as parse_timestamp
 from segmentation_assets.core.numbering import numbered
+from segmentation_assets.core.values import MAX_ID_LENGTH as MAX_ID_LENGTH
+from segmentation_assets.core.values import encodable
+from segmentation_assets.core.values import usable_id as usable_id
 from segmentation_assets.errors import SegmentsError
 
 MAX_QUERY_LENGTH = 512
 """Characters. A longer 'query' is a pasted page or an attack, not a search."""
-
-MAX_ID_LENGTH = 512
-"""Bytes of UTF-8. Elasticsearch refuses a longer document id."""
 
 CLOCK_SKEW = timedelta(minutes=10)
 """How far ahead of this machine's clock a timestamp may be before it counts as being in the future."""
@@ -100,8 +101,8 @@ class Intake:
 
 EXAMPLES_PER_REASON = 5
 
-RULES = 1
-"""Version of the rules of ``check_document``. Raise it with them: what was read by others is then read again."""
+RULES = 2
+"""Version of the rules of ``check_document`` and ``details``. Raise it with them: what others judged is read again."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ class Sessions:
     """Sessions as columns, with the account of how they came in.
 
     Attributes:
-        table: ``SESSION_SCHEMA``, one row a session, sorted by session_id.
+        table: ``SESSION_SCHEMA``, one row a session, sorted by session_id; and of ``details.DETAILS_SCHEMA`` what at
+            least one session has.
         intake: what was read, kept and set aside.
         origin: where they were read; None where the next read has to begin again.
         fetched: documents fetched for it, fewer than were read where the others were known from before.
@@ -149,34 +151,6 @@ class Sessions:
     def user_numbers(self) -> NDArray[np.int32]:
         """(n_sessions,) the user of each session as a number in the order of the sorted user ids."""
         return numbered(self.table["user_id"])[1]
-
-
-def parse_timestamp(value: object) -> datetime | None:
-    """Turn what Elasticsearch's default date format accepts into an aware UTC datetime; None when it is not a time.
-
-    Accepted: ISO 8601 text (a date alone counts as midnight UTC, a missing zone as UTC), and epoch milliseconds as a
-    number or digits.
-    """
-    if isinstance(value, bool):
-        return None
-    try:
-        if isinstance(value, datetime):
-            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-        if isinstance(value, int | float):
-            return _EPOCH + timedelta(milliseconds=value) if math.isfinite(value) else None
-        if isinstance(value, str):
-            text = value.strip()
-            # A bare year or a compact date is not epoch milliseconds: ask for at least ten digits.
-            if text.lstrip("-").isascii() and text.lstrip("-").isdigit() and len(text) >= 10:
-                return _EPOCH + timedelta(milliseconds=int(text))
-            parsed = datetime.fromisoformat(text)
-            return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None
-    return None
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def check_document(document: object, now: datetime) -> Reason | tuple[str, str, list[str], datetime]:
@@ -219,7 +193,7 @@ def _check_query(query: object) -> Reason | str:
     query = " ".join(query.split())
     if not query:
         return Reason.EMPTY_QUERY
-    return query if _encodable(query) else Reason.QUERY_NOT_TEXT
+    return query if encodable(query) else Reason.QUERY_NOT_TEXT
 
 
 def usable_query(value: object) -> str | None:
@@ -228,31 +202,12 @@ def usable_query(value: object) -> str | None:
     return None if isinstance(query, Reason) else query
 
 
-def usable_id(value: object) -> str | None:
-    """Return the value as an id (digits for a whole number, no outer white space), or None when it cannot be one."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not _encodable(value):
-        return None
-    value = value.strip()
-    return value if value and len(value.encode()) <= MAX_ID_LENGTH else None
-
-
 def _as_ids(value: object) -> list[str] | None:
     if value is None:
         return []
     values = value if isinstance(value, list) else [value]
     ids = [usable_id(item) for item in values]
     return None if None in ids else [i for i in ids if i is not None]
-
-
-def _encodable(text: str) -> bool:
-    """Lone surrogates survive JSON but neither UTF-8 nor Arrow."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class SessionBuilder:
@@ -267,6 +222,7 @@ class SessionBuilder:
         self._columns: dict[str, list[Any]] = {name: [] for name in SESSION_SCHEMA.names}
         self._set_aside: Counter[str] = Counter()
         self._document_ids: list[str | None] = []
+        self._documents: list[Any] = []  # for their details
         self._settled: list[pa.Table] = []
         self._settled_ids: list[pa.Array | None] = []
         self._examples: dict[str, list[str]] = {}
@@ -293,13 +249,14 @@ class SessionBuilder:
         for column, value in zip(self._columns.values(), (key, *checked), strict=True):
             column.append(value)
         self._document_ids.append(document_id)
+        self._documents.append(document)
         return None
 
     def add_settled(self, rows: pa.Table, document_ids: pa.Array | None = None) -> None:
         """Keep rows that are sessions as they stand (see ``session_columns``).
 
         Args:
-            rows: ``SESSION_SCHEMA``.
+            rows: ``SESSION_SCHEMA``, and their details (``details.DETAILS_SCHEMA``).
             document_ids: (n_rows,) text, see ``add``; None where they are the sessions' ids.
         """
         self._read += rows.num_rows
@@ -316,11 +273,13 @@ class SessionBuilder:
 
     @property
     def _table(self) -> pa.Table:
-        return pa.concat_tables([*self._settled, pa.table(self._columns, schema=SESSION_SCHEMA)])
+        plain = pa.table(self._columns, schema=SESSION_SCHEMA)
+        plain = details.with_details(plain, details.find(self._documents))
+        return pa.concat_tables([*self._settled, plain], promote_options="default")
 
     def _hand_over(self) -> None:
         """Let go of the rows; nothing can be added or asked any more."""
-        del self._settled, self._settled_ids, self._columns, self._document_ids
+        del self._settled, self._settled_ids, self._columns, self._document_ids, self._documents
 
     @property
     def _own_ids(self) -> list[str | None]:
@@ -336,8 +295,9 @@ def merge(builders: Sequence[SessionBuilder]) -> Sessions:
     dropped, and the choice does not depend on the order they arrived in.
     """
     intake = sum((Intake(b._read, b._kept, dict(b._set_aside), b._examples) for b in builders), Intake(0, 0))
-    whole = pa.concat_tables([b._table for b in builders])
-    size = {name: whole[name].nbytes for name in whole.column_names}
+    whole = details.in_order(pa.concat_tables([b._table for b in builders], promote_options="default"))
+    schema = whole.schema
+    size = {name: _text_bytes(whole[name]) for name in whole.column_names}
     largest = max(size, key=size.__getitem__)
     if size[largest] > MAX_COLUMN_BYTES:
         raise TooMuchAtOnceError(
@@ -355,16 +315,24 @@ def merge(builders: Sequence[SessionBuilder]) -> Sessions:
         in_order = ids.take(order)
     del ids
     # Column by column, and what it was made of is let go: never two copies of everything.
-    columns = {name: whole[name] for name in SESSION_SCHEMA.names[1:]}
+    columns = {name: whole[name] for name in schema.names[1:]}
     del whole
     for builder in builders:
         builder._hand_over()
     ordered = [in_order]
-    for name in SESSION_SCHEMA.names[1:]:
+    for name in schema.names[1:]:
         column = _one(columns.pop(name))
         ordered.append(column.take(order))
         del column
-    return Sessions(pa.table(ordered, schema=SESSION_SCHEMA), intake)
+    return Sessions(pa.table(ordered, schema=schema), intake)
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Of all texts that will lie in one piece: a column's, or of a list's parts the largest's."""
+    if pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type):
+        parts = [[part.nbytes for part in chunk.flatten().flatten()] for chunk in column.chunks]
+        return max((sum(part) for part in zip(*parts, strict=True)), default=0)
+    return int(column.nbytes)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -257,8 +257,8 @@ class EnrichmentSettings(_Section):
 
     url: str | None = Field(
         None,
-        description="Address that is asked, with `{user_id}` in it; it answers with a JSON object of attributes, or 404. A "
-        "token goes into the variable SEGMENTS_ENRICHMENT_TOKEN, never in here.",
+        description="Address that is asked, `{user_id}` in it; it answers with a JSON object of attributes, or 404. "
+        "A token goes into the variable SEGMENTS_ENRICHMENT_TOKEN, never in here.",
     )
     file: str | None = Field(
         None, description="CSV, NDJSON or Parquet with a column user_id; relative to the settings file."

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from segmentation_assets.core.details import in_order
 from segmentation_assets.core.sessions import EXAMPLES_PER_REASON, Intake, Origin, Sessions
 
 _FEW = 20
@@ -51,7 +52,7 @@ def updated(
     refused = {key: why for key, why in origin.set_aside.items() if key not in fetched} | dict(set_aside)
     intake = Intake(total, total - len(refused), dict(Counter(refused.values())), _examples(refused))
     table = _exchanged(previous.table, np.flatnonzero(replaced.to_numpy()), fresh.table)
-    return Sessions(table, intake, fetched=len(ids)), refused
+    return Sessions(in_order(table), intake, fetched=len(ids)), refused
 
 
 def _examples(refused: Mapping[str, str]) -> dict[str, list[str]]:
@@ -68,7 +69,7 @@ def _exchanged(table: pa.Table, without: NDArray[np.int64], rows: pa.Table) -> p
     if rows.num_rows * _FEW > table.num_rows:
         kept = np.ones(table.num_rows, dtype=np.bool_)
         kept[without] = False
-        both = pa.concat_tables([table.filter(pa.array(kept)), rows]).combine_chunks()
+        both = pa.concat_tables([table.filter(pa.array(kept)), rows], promote_options="default").combine_chunks()
         return both.take(pc.array_sort_indices(both["session_id"].combine_chunks())).combine_chunks()
     ids = table["session_id"].combine_chunks()
     places = [bisect_left(range(len(ids)), key, key=lambda i: ids[i].as_py()) for key in rows["session_id"].to_pylist()]
@@ -82,4 +83,6 @@ def _exchanged(table: pa.Table, without: NDArray[np.int64], rows: pa.Table) -> p
             parts.append(rows.slice(number, 1))
             last = max(last, place)
     parts.append(table.slice(last))
-    return pa.concat_tables(parts).combine_chunks()  # copies runs, where taking would copy one row at a time
+    return pa.concat_tables(
+        parts, promote_options="default"
+    ).combine_chunks()  # copies runs, where taking would copy one row at a time

@@ -11,14 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
 
-from segmentation_assets.core.sessions import Reason, check_document, usable_id
+from segmentation_assets.core import details
+from segmentation_assets.core.sessions import Reason, check_document
+from segmentation_assets.core.values import usable_id
 from segmentation_assets.io import bulk
 from segmentation_assets.io.elasticsearch import IndexMissing, errors_explained
 from segmentation_assets.io.templates import (
+    OWNER,
     IndexTemplate,
     create_index,
     ensure_template,
@@ -29,9 +33,14 @@ from segmentation_assets.io.templates import (
 REJECTED_DOCUMENT_BYTES = 8192
 """How much of a rejected record is kept to look at."""
 
+_AT_ONCE = 1_000
+"""Records whose details are looked at together."""
+
 PAGE_SIZE = 10_000
 KEEP_ALIVE = "2m"
 """Of a point in time, renewed with each page."""
+
+_T = TypeVar("_T")
 
 Progress = Callable[[int, int | None], None]
 """Called with how many are done, and of how many when that is known."""
@@ -48,6 +57,7 @@ class ImportSummary:
         unchanged: sessions that were there exactly so.
         duplicates: records superseded by a later one of the same id within this import.
         rejected: records that could not be used, by reason; they lie in the dead-letter index.
+        dropped: optional values of records that could not be used, by '<field>: <why>'; the rest of the record was.
     """
 
     read: int = 0
@@ -56,6 +66,7 @@ class ImportSummary:
     unchanged: int = 0
     duplicates: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
 
     @property
     def indexed(self) -> int:
@@ -129,7 +140,7 @@ def write_sessions(
         tally = _Tally()
         rejects = _DeadLetters(client, dead_letters, source, now, batch_documents, retry)
 
-        def good() -> Iterator[tuple[str, bytes]]:
+        def good() -> Iterator[tuple[dict[str, Any], Any]]:
             for session_id, document in records:
                 ordinal, tally.read = tally.read, tally.read + 1
                 key = usable_id(session_id)
@@ -145,14 +156,22 @@ def write_sessions(
                     "clicked_product_ids": clicks,
                     "timestamp": bulk.iso(timestamp),
                 }
-                yield key, line(key, bulk.to_json(content))
+                yield content, document
+
+        def with_details() -> Iterator[tuple[str, bytes]]:
+            for some in _batched(good(), _AT_ONCE):
+                found = details.find([document for _, document in some])
+                for (content, _), more in zip(some, details.as_documents(found, len(some)), strict=True):
+                    tally.dropped.update(more.pop("dropped", ()))
+                    key = content["session_id"]
+                    yield key, line(key, bulk.to_json(content | more))
 
         def on_batch(batch: bulk.Entries, results: list[str]) -> None:
             tally.add(batch, results)
             if on_progress is not None:
                 on_progress(tally.read, None)
 
-        batches = bulk.in_batches(good(), batch_documents)
+        batches = bulk.in_batches(with_details(), batch_documents)
         bulk.write(client, index, batches, on_batch=on_batch, in_flight=in_flight, retry=retry)
         rejects.finish()
         client.indices.refresh(index=index)
@@ -163,7 +182,13 @@ def write_sessions(
         tally.results["noop"],
         tally.duplicates,
         dict(rejects.reasons),
+        dict(tally.dropped),
     )
+
+
+def _batched(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
+    while some := list(islice(items, size)):
+        yield some
 
 
 class _Tally:
@@ -173,6 +198,7 @@ class _Tally:
         self.read = 0
         self.duplicates = 0
         self.results: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
         self._seen: set[int] = set()
 
     def add(self, batch: bulk.Entries, results: list[str]) -> None:
@@ -339,14 +365,23 @@ def _shown(document: object) -> str:
 
 
 def _ensure_index(client: Elasticsearch, index: str, template: IndexTemplate) -> None:
-    """Create the index when there is none; whatever there is, a user's own mapping included, stays as it is."""
+    """Create the index when there is none, and give one of an earlier version of ours the fields that came since.
+
+    A user's own mapping stays as it is.
+    """
     try:
-        client.indices.get_settings(
-            index=index, name="index.uuid"
-        )  # not exists(): HEAD has no body to explain a refusal
-        return
+        found = client.indices.get_mapping(index=index).body  # not exists(): HEAD has no body to explain a refusal
     except NotFoundError:
-        pass
+        found = None
+    if found is not None:
+        mappings = template.mappings
+        for name, described in found.items():
+            meta = described["mappings"].get("_meta", {})
+            if meta.get("owner") == OWNER and int(meta.get("version", 0)) < mappings["_meta"]["version"]:
+                client.indices.put_mapping(
+                    index=name, properties=mappings["properties"], meta={**meta, **mappings["_meta"]}
+                )
+        return
     ensure_template(client, template)
     try:
         create_index(client, index, template, settings={}, meta={})

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ import pyarrow as pa
 from elastic_transport import SerializerCollection
 from elasticsearch import ApiError, BadRequestError, Elasticsearch
 
+from segmentation_assets.core.details import EVENT_FIELDS, FIELDS, EventLists, Found
 from segmentation_assets.core.session_columns import ColumnReader, Columns
 from segmentation_assets.core.sessions import (
     CLOCK_SKEW,
@@ -48,6 +50,16 @@ class ShortRead(SegmentsError):
 # --- an answer's bytes ------------------------------------------------------------------------------------------------
 
 
+class _Event(msgspec.Struct, gc=False):
+    event_type: str | None = None
+    timestamp: str | int | None = None
+    product_id: str | int | None = None
+    category: str | None = None
+    price: float | None = None
+    quantity: float | None = None
+    transaction_id: str | int | None = None
+
+
 class _Source(msgspec.Struct, gc=False):
     """The fields of a session in the types that they nearly always have."""
 
@@ -56,6 +68,14 @@ class _Source(msgspec.Struct, gc=False):
     search_query: str | None = None
     clicked_product_ids: list[str] | None = None
     timestamp: str | int | None = None
+    duration: float | None = None
+    start: str | int | None = None
+    end: str | int | None = None
+    device: str | None = None
+    country: str | None = None
+    region: str | None = None
+    referrer: str | None = None
+    events: list[_Event] | None = None
 
 
 class _Hit(msgspec.Struct, gc=False, rename={"id": "_id", "index": "_index", "source": "_source"}):
@@ -303,6 +323,7 @@ class Snapshot:
                 [source.search_query for source in sources],
                 [source.clicked_product_ids for source in sources],
                 [source.timestamp for source in sources],
+                _details(sources),
             )
         )
         ids = None
@@ -355,6 +376,28 @@ class Snapshot:
                 f"{shards.get('failed')} of {shards.get('total')} shards of {self._index} did not answer in full.",
                 "Run again when the cluster is healthy; nothing was used of this read.",
             )
+
+
+def _details(sources: list[_Source]) -> Found:
+    """What they carry beside a session's own fields; see ``details.find``."""
+    values: dict[str, list[object]] = {}
+    for name in FIELDS:
+        column = list(map(attrgetter(name), sources))
+        if column.count(None) < len(column):
+            values[name] = column
+    lists = [source.events for source in sources]
+    if lists.count(None) == len(lists):
+        return Found(values)
+    sizes = [0 if events is None else len(events) for events in lists]
+    events = [event for found in lists if found for event in found]
+    return Found(
+        values,
+        EventLists(
+            np.array([found is not None for found in lists], dtype=np.bool_),
+            np.repeat(np.arange(len(lists)), sizes),
+            {name: list(map(attrgetter(name), events)) for name in EVENT_FIELDS},
+        ),
+    )
 
 
 def _short_id(key: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentation_assets.core import session_columns
+from segmentation_assets.core import details, session_columns
 from segmentation_assets.core.session_columns import ColumnReader, Columns
 from segmentation_assets.core.sessions import CLOCK_SKEW, SESSION_SCHEMA, SessionBuilder, merge
 
@@ -48,6 +48,18 @@ documents = st.fixed_dictionaries(
         "timestamp": times,
     }
 )
+with_details = st.builds(
+    lambda document, more: document | more,
+    documents,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "duration": st.floats(-1, 9) | st.just("long"),
+            "device": st.sampled_from(["mobile", " tablet ", 3]),
+            "events": st.lists(st.sampled_from([{"event_type": "view", "price": 3}, {"event_type": "hop"}, None])),
+        },
+    ),
+)
 settled = st.fixed_dictionaries(
     {
         "user_id": st.sampled_from(["u1", "u2", 7]),
@@ -66,7 +78,7 @@ def row(**changes):
 
 
 def columns(keys, rows) -> Columns:
-    return Columns(keys, *([row[name] for row in rows] for name in SESSION_SCHEMA.names[1:]))
+    return Columns(keys, *([row[name] for row in rows] for name in SESSION_SCHEMA.names[1:]), details.find(rows))
 
 
 def read_as_columns(keys, rows):
@@ -80,7 +92,7 @@ def read_as_columns(keys, rows):
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(settled | documents, max_size=12))
+@given(st.lists(settled | documents | with_details, max_size=12))
 def test_columns_and_documents_give_the_same_sessions_and_the_same_account(rows):
     keys = [f"s{n}" for n in range(len(rows))]
     plain = SessionBuilder(NOW)

@@ -10,7 +10,7 @@ from elasticsearch import Elasticsearch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from segmentation_assets.core.sessions import EXAMPLES_PER_REASON
+from segmentation_assets.core.sessions import EXAMPLES_PER_REASON, RULES
 from segmentation_assets.io import bulk, session_reader
 from segmentation_assets.io.session_reader import NoUsableSessions, read_sessions
 from segmentation_assets.io.session_store import write_sessions
@@ -115,6 +115,18 @@ def test_documents_set_aside_are_accounted_for_before_and_after(es: Elasticsearc
     assert (before.fetched, before.intake.set_aside) == (2, {"empty_query": 2})
 
 
+def test_details_come_and_go_as_a_full_read_shows_them(es: Elasticsearch, before):
+    assert before.table.column_names[-1] == "timestamp"
+    bought = [{"event_type": "purchase", "product_id": "p", "price": 3.5, "timestamp": bulk.iso(NOW)}]
+    put(es, "s00005", document(5, device="mobile", events=bought))
+    put(es, "s00200", document(200, duration=7, events=[{"event_type": "dance"}]))
+    before = continued(es, before)
+    assert before.table.column_names[-4:] == ["duration", "device", "events", "dropped"]
+    put(es, "s00005", document(5))
+    put(es, "s00200", document(200, duration=8))
+    assert continued(es, before).table.column_names[-2:] == ["timestamp", "duration"]
+
+
 def test_after_a_deletion_all_are_read_again(es: Elasticsearch, before):
     es.delete(index=INDEX, id="s00003", refresh=True)
     assert continued(es, before).fetched == 99
@@ -167,7 +179,7 @@ def test_sessions_under_another_id_than_their_documents_are_read_as_a_whole(es: 
 
 
 def test_judged_by_other_rules_all_are_read_again(es: Elasticsearch, before, monkeypatch):
-    monkeypatch.setattr(session_reader, "RULES", 2)
+    monkeypatch.setattr(session_reader, "RULES", RULES + 1)
     assert read_sessions(es, INDEX, now=NOW, previous=before).fetched == 100
 
 
