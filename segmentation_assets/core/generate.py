@@ -1,9 +1,9 @@
 """Search sessions of an imaginary shop: made up, repeatable, and with the truth about each kept apart.
 
-What belongs here: how shoppers behave (how often they come, what they want, how they phrase it, what they click).
-The words they use and what the shop sells lie in ``catalog.yaml`` beside this file. What does not belong: the clock
-(``end`` is given), Elasticsearch, files; and anything that knows how segments are computed: a log made for an algorithm
-measures nothing.
+What belongs here: what shoppers want, how often they come, how they phrase it, what they click. The words they use and
+what the shop sells lie in ``catalog.yaml`` beside this file. What does not belong: personas, events and prices
+(generate_behaviour), the clock (``end`` is given), Elasticsearch, files; and anything that knows how segments are
+computed: a log made for an algorithm measures nothing.
 """
 
 import math
@@ -19,6 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import yaml
+
+from segmentation_assets.core import generate_behaviour as behaving
+from segmentation_assets.core.generate_behaviour import Floats, Ints, Keys, lookup
+from segmentation_assets.core.generate_behaviour import draw as _draw
+from segmentation_assets.core.generate_behaviour import mix as _mix
 
 BARGAINS = "bargains"
 """The one taste that is not a category of products: what matters is the price."""
@@ -39,6 +44,7 @@ TRUTH_USERS_SCHEMA = pa.schema(
         ("taste", pa.string()),
         ("second_taste", pa.string()),  # null for the users who have one taste only
         ("language", pa.string()),
+        ("persona", pa.string()),  # how the user behaves; null in a log without behaviour
     ]
 )
 
@@ -55,11 +61,10 @@ BARGAIN_HUNTER_ASKS = 0.9  # sessions of bargain hunters that speak of the price
 OTHERS_ASK = 0.04  # sessions of everybody else that do
 BARGAIN_ALONE = 0.2  # bargain queries that name no product: "clearance"
 TYPOS = 0.03
-VISITS_LOG_MEAN, VISITS_LOG_SPREAD, MOST_SESSIONS = (
-    0.95,
-    0.95,
-    200,
-)  # sessions a user: lognormal, so a few come very often
+# Sessions a user: lognormal, so a few come very often; the mean is what follows from it.
+VISITS_LOG_MEAN, VISITS_LOG_SPREAD, MOST_SESSIONS = 0.95, 0.95, 200
+MEAN_SESSIONS = 4.5
+PRICE_SENSITIVE_HUNT = 0.55  # price-sensitive shoppers who are bargain hunters, in a log with behaviour
 CLICKS = (0.34, 0.33, 0.17, 0.09, 0.045, 0.025)  # sessions with 0, 1, .. 5 clicks
 CLICKS_ELSEWHERE = 0.12  # clicks on another product of the category
 CLICKS_ANYWHERE = 0.03  # clicks on any product of the shop
@@ -102,11 +107,8 @@ OTHER_LANGUAGE_SHAPES = {"type": 0.36, "type word": 0.4, "brand type": 0.16, "ty
 CHUNK = 50_000  # sessions turned into text at a time
 _SHOP_SEED = 1958  # the shop is the same for every seed: only its visitors change
 _GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples spread evenly over [0, 1)
+_SILVER_RATIO = 2**0.5 - 1  # and so do those of this
 _NEIGHBOURS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wertyuiopoasdfghjkxcvbnbn", strict=False))
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -129,36 +131,73 @@ class Generated:
     Attributes:
         n: how many sessions.
         tastes: the names the numbers in the columns stand for.
+        behaviour: whether the sessions have details and the users a persona.
     """
 
     n: int
     tastes: tuple[str, ...]
+    behaviour: bool
     _columns: "_Columns"
     _users: "_Users"
+    _end: int  # milliseconds since 1970
 
     @property
     def documents(self) -> Iterator[dict[str, Any]]:
         """The sessions in order of time, a new iterator each time: the same documents again.
 
-        Each has session_id, user_id, search_query, clicked_product_ids and timestamp (ISO 8601, UTC).
+        Each has session_id, user_id, search_query, clicked_product_ids and timestamp (ISO 8601, UTC); with behaviour
+        also events and, where they were recorded, duration, device, country, region and referrer.
         """
         shop = _shop()
-        for start in range(0, self.n, CHUNK):
-            part = self._columns.part(start, start + CHUNK)
+        size = behaving.AT_ONCE if self.behaviour else CHUNK
+        for start in range(0, self.n, size):
+            part = self._columns.part(start, start + size)
             queries = shop.queries(part)
-            clicks = shop.clicks(part)
+            if self.behaviour:
+                details = behaving.details(part.as_sessions(self._users), _shelves(), _places())
+                clicks, rows = details.clicked, details.rows
+            else:
+                clicks, rows = shop.clicks(part), []
             users = self._users.ids(part.user)
             times = np.datetime_as_string(part.time.astype("datetime64[ms]"), unit="ms").tolist()
-            for session, user, query, clicked, time in zip(
-                _session_ids(part.own_key), users, queries, clicks, times, strict=True
-            ):
-                yield {
+            documents = (
+                {
                     "session_id": session,
                     "user_id": user,
                     "search_query": query,
                     "clicked_product_ids": clicked,
                     "timestamp": time + "Z",
                 }
+                for session, user, query, clicked, time in zip(
+                    _session_ids(part.own_key), users, queries, clicks, times, strict=True
+                )
+            )
+            if self.behaviour:
+                documents = (document | row for document, row in zip(documents, rows, strict=True))
+            yield from documents
+
+    @property
+    def attributes(self) -> Iterator[dict[str, Any]]:
+        """What the shop knows of its customers, a new iterator each time; nothing in a log without behaviour.
+
+        Each has user_id and signup_date (ISO 8601, UTC) and, where it is known, age (years), gender, location and
+        subscription_date. Users without an account have no record.
+        """
+        if not self.behaviour:
+            return
+        present, first = np.unique(self._columns.user, return_index=True)
+        users = self._users
+        for start in range(0, len(present), CHUNK):
+            who = present[start : start + CHUNK]
+            yield from behaving.attributes(
+                users.ids(who),
+                users.persona[who],
+                users.key[who],
+                users.language[who],
+                self._columns.time[first[start : start + CHUNK]],
+                self._end,
+                _places(),
+            )
 
     @cached_property
     def truth(self) -> Truth:
@@ -186,34 +225,61 @@ class Generated:
                 pa.array(names[users.taste[present]], pa.string()),
                 pa.array(names[users.second[present]], pa.string()),
                 pa.array(np.array(_LANGUAGES, dtype=object)[users.language[present]], pa.string()),
+                pa.array(behaving.name_of(users.persona[present]), pa.string()),
             ],
             schema=TRUTH_USERS_SCHEMA,
         )
         return Truth(sessions, people)
 
 
-def generate_sessions(n: int, seed: int, end: datetime, days: int = 90) -> Generated:
+def generate_sessions(
+    n: int,
+    seed: int,
+    end: datetime,
+    days: int = 90,
+    behaviour: bool = False,
+    sessions_per_user: float | None = None,
+    bots: float = 0.0,
+) -> Generated:
     """Make up the search log of a shop.
 
     Args:
         n: how many sessions.
-        seed: the same n, seed, end and days give the same sessions.
+        seed: the same arguments give the same sessions.
         end: aware datetime; no session is later.
         days: how far back the log goes.
+        behaviour: users have a hidden persona, which decides how they come, look and buy, and their sessions carry the
+            details of it. Without it the sessions have a query and clicks only.
+        sessions_per_user: how many sessions a user has on average, at least 1; None: about 4.5, as in most logs.
+        bots: share of the users who are machines, of hundreds of sessions each; only with behaviour.
 
     Returns:
         The documents and the truth about them. Memory grows by about 60 bytes a session.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     if n < 0 or seed < 0 or days < 1:
         raise ValueError(f"n and seed must not be negative and days at least 1, not n={n}, seed={seed}, days={days}")
     if end.tzinfo is None:
         raise ValueError("end must have a time zone")
+    if sessions_per_user is not None and not 1 <= sessions_per_user < math.inf:
+        raise ValueError(f"sessions_per_user must be at least 1, not {sessions_per_user}")
+    if not 0 <= bots < 1 or (bots and not behaviour):
+        raise ValueError(f"bots must be a share below 1, and none in a log without behaviour, not {bots}")
     end = end.astimezone(UTC)
     shop = _shop()
     rng = np.random.default_rng([seed, n])
-    visitors = _draw_users(rng, n, shop)
-    columns = _draw_sessions(rng, n, visitors, shop, end, days)
-    return Generated(n, shop.tastes, columns, visitors)
+    if behaviour:
+        visitors = _draw_behaving_users(rng, n, shop, sessions_per_user or MEAN_SESSIONS, bots)
+    else:
+        visitors = _draw_users(rng, n, shop, sessions_per_user)
+    columns = _draw_sessions(rng, n, visitors, shop, end, days, behaviour)
+    return Generated(n, shop.tastes, behaviour, columns, visitors, _milliseconds(end))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return math.floor(moment.timestamp() * 1000)
 
 
 # ---------------------------------------------------------------------------------------------------------------- users
@@ -226,6 +292,7 @@ class _Users:
     taste: Ints
     second: Ints  # -1: none
     language: Ints
+    persona: Ints  # -1: none
 
     def ids(self, users: Ints) -> list[str]:
         return [f"u{key:016x}" for key in self.key[users].tolist()]
@@ -234,21 +301,81 @@ class _Users:
 _LANGUAGES = ("en", "de", "fr", "es")
 
 
-def _draw_users(rng: np.random.Generator, n: int, shop: "_Shop") -> _Users:
+def _draw_users(rng: np.random.Generator, n: int, shop: "_Shop", mean: float | None) -> _Users:
     """Draw users until they have n sessions between them; the last one loses what is too many."""
     counts = np.zeros(0, np.int64)
     while counts.sum() < n:
-        more = rng.lognormal(VISITS_LOG_MEAN, VISITS_LOG_SPREAD, max(16, n // 4)).astype(np.int64) + 1
-        counts = np.concatenate([counts, np.minimum(more, MOST_SESSIONS)])
+        size = max(16, n // 4)
+        if mean is None:
+            more = rng.lognormal(VISITS_LOG_MEAN, VISITS_LOG_SPREAD, size).astype(np.int64) + 1
+        else:
+            further = (mean - 1) * rng.lognormal(-(VISITS_LOG_SPREAD**2) / 2, VISITS_LOG_SPREAD, size)
+            more = (further + rng.random(size)).astype(np.int64) + 1
+        counts = np.concatenate([counts, np.minimum(more, _most_sessions(mean))])
+    counts = _exactly(counts, n)
+    users = len(counts)
+    weights = np.array([shop.weights[taste] for taste in shop.tastes])
+    taste = lookup(weights, _evenly(rng, _rank(counts)))
+    second, language = _draw_other_tastes(rng, weights, taste)
+    return _Users(_keys(rng, users), counts, taste, second, language, np.full(users, -1))
+
+
+def _draw_behaving_users(rng: np.random.Generator, n: int, shop: "_Shop", mean: float, bots: float) -> _Users:
+    """The same with personas, which decide how often users come and who is a bargain hunter."""
+    start = rng.random()
+    counts = persona = np.zeros(0, np.int64)
+    while counts.sum() < n:
+        number = np.arange(len(counts), len(counts) + max(16, n // 4))
+        # Other steps than those of the tastes, which would otherwise hang together with the personas.
+        more = behaving.draw_personas(np.mod(start + number * _SILVER_RATIO, 1.0), bots)
+        persona = np.concatenate([persona, more])
+        counts = np.concatenate([counts, behaving.draw_visits(rng, more, mean, _most_sessions(mean))])
+    counts = _exactly(counts, n)
+    users = len(counts)
+    persona = persona[:users]
+    weights = np.array([shop.weights[taste] for taste in shop.tastes])
+    hunting = shop.tastes.index(BARGAINS)
+    sensitive = [entry.name for entry in behaving.PERSONAS].index("price-sensitive shopper")
+    share = behaving.PERSONAS[sensitive].share
+    # On the whole there are as many bargain hunters as in a log without personas.
+    hunters = {True: PRICE_SENSITIVE_HUNT, False: (weights[hunting] - share * PRICE_SENSITIVE_HUNT) / (1 - share)}
+    taste = np.zeros(users, np.int64)
+    for is_sensitive, wanted in hunters.items():
+        who = (persona == sensitive) == is_sensitive
+        own = weights * (1 - wanted) / (1 - weights[hunting])
+        own[hunting] = wanted
+        taste[who] = lookup(own, _evenly(rng, _rank(counts[who])))
+    second, language = _draw_other_tastes(rng, weights, taste)
+    return _Users(_keys(rng, users), counts, taste, second, language, persona)
+
+
+def _most_sessions(mean: float | None) -> int:
+    return MOST_SESSIONS if mean is None else max(MOST_SESSIONS, round(10 * mean))
+
+
+def _exactly(counts: Ints, n: int) -> Ints:
+    """As many users as have n sessions between them; the last one loses what is too many."""
     users = int(np.searchsorted(np.cumsum(counts), n)) + 1 if n else 0
-    counts = counts[:users]
+    counts = counts[:users].copy()
     if users:
         counts[-1] -= counts.sum() - n
-    weights = np.array([shop.weights[taste] for taste in shop.tastes])
-    # Stratified over users who come equally often, so that even a small log has about the tastes it should have.
-    rank = np.empty(users, np.int64)
-    rank[np.argsort(counts, kind="stable")] = np.arange(users)
-    taste = _lookup(weights, np.mod(rng.random() + rank * _GOLDEN_RATIO, 1.0).astype(np.float64))
+    return counts
+
+
+def _rank(counts: Ints) -> Ints:
+    rank = np.empty(len(counts), np.int64)
+    rank[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+    return rank
+
+
+def _evenly(rng: np.random.Generator, rank: Ints) -> Floats:
+    """Stratified over users who come equally often, so that even a small log has about the tastes it should have."""
+    return np.asarray(np.mod(rng.random() + rank * _GOLDEN_RATIO, 1.0), np.float64)
+
+
+def _draw_other_tastes(rng: np.random.Generator, weights: Floats, taste: Ints) -> tuple[Ints, Ints]:
+    """Second tastes, -1 for none, and languages."""
+    users = len(taste)
     second = np.full(users, -1, np.int64)
     mixed = rng.random(users) < MIXED_USERS
     for first in range(len(weights)):
@@ -256,16 +383,11 @@ def _draw_users(rng: np.random.Generator, n: int, shop: "_Shop") -> _Users:
         who = mixed & (taste == first)
         second[who] = _choose(rng, rest, int(who.sum()))
     language = np.where(rng.random(users) < OTHER_LANGUAGE_USERS, rng.integers(1, len(_LANGUAGES), users), 0)
-    return _Users(_keys(rng, users), counts, taste, second, language)
+    return second, language
 
 
 def _choose(rng: np.random.Generator, weights: Floats, size: int) -> Ints:
-    return _lookup(weights, rng.random(size))
-
-
-def _lookup(weights: Floats, u: Floats) -> Ints:
-    edges = np.cumsum(weights / weights.sum())
-    return np.minimum(np.searchsorted(edges, u, side="right"), len(weights) - 1).astype(np.int64)
+    return lookup(weights, rng.random(size))
 
 
 def _keys(rng: np.random.Generator, size: int) -> Keys:
@@ -296,16 +418,31 @@ class _Columns:
     def part(self, start: int, stop: int) -> "_Columns":
         return _Columns(**{name: column[start:stop] for name, column in vars(self).items()})
 
+    def as_sessions(self, users: _Users) -> behaving.Sessions:
+        """The same for generate_behaviour."""
+        return behaving.Sessions(
+            persona=users.persona[self.user],
+            user_key=users.key[self.user],
+            own_key=self.own_key,
+            language=users.language[self.user],
+            category=self.category,
+            kind=self.kind,
+            time=self.time,
+        )
+
 
 def _draw_sessions(
-    rng: np.random.Generator, n: int, users: _Users, shop: "_Shop", end: datetime, days: int
+    rng: np.random.Generator, n: int, users: _Users, shop: "_Shop", end: datetime, days: int, behaviour: bool
 ) -> _Columns:
     """Draw all sessions user by user, then put them in order of time."""
     user = np.repeat(np.arange(len(users.sessions)), users.sessions)
     first = np.ones(n, bool)
     first[1:] = user[1:] != user[:-1]
-    new_visit = first | (rng.random(n) >= SAME_VISIT)
-    time = _draw_times(rng, new_visit, end, days)
+    machine = behaving.is_bot(users.persona)[user]
+    new_visit = first | ((rng.random(n) >= SAME_VISIT) & ~machine)
+    hours, weights_by_hour = _hours(end, days)
+    last = _milliseconds(end)
+    time = np.zeros(n, np.int64) if behaviour else _draw_times(rng, new_visit, weights_by_hour, last)
 
     # What the session is about.
     weights = np.array([shop.weights[taste] for taste in shop.tastes])
@@ -317,8 +454,10 @@ def _draw_sessions(
     category = np.where(hunting, _choose(rng, np.array(BARGAIN_CATEGORIES), n), taste)
     kind = np.zeros(n, np.int64)
     for number, name in enumerate(shop.categories):
-        here = category == number
-        kind[here] = shop.first_kind[number] + _choose(rng, shop.kind_weights[name], int(here.sum()))
+        for persona in np.unique(users.persona).tolist():
+            here = (category == number) & (users.persona == persona)[user]
+            wanted = shop.kind_weights[name] * _middle_prices()[name] ** behaving.dear_types(persona)
+            kind[here] = shop.first_kind[number] + _choose(rng, wanted, int(here.sum()))
     bargain = rng.random(n) < np.where(hunting, BARGAIN_HUNTER_ASKS, OTHERS_ASK)
     speaks = users.language[user]
     language = np.where(rng.random(n) < STAYS_IN_LANGUAGE, speaks, 0)
@@ -326,26 +465,29 @@ def _draw_sessions(
     own_key = _keys(rng, n)
 
     # Later in a visit people mostly keep looking for the same thing; now and then they repeat the very query.
-    repeats = ~first & (rng.random(n) < REPEATED_QUERY)
+    repeats = ~first & ((rng.random(n) < REPEATED_QUERY) | machine)
     keeps = (~new_visit & (rng.random(n) < SAME_PRODUCT)) | repeats
     model = _last_true(~keeps)
     category, kind, hunting, bargain = category[model], kind[model], hunting[model], bargain[model]
     wording = _last_true(~repeats)
     query_key, language = query_key[wording], language[wording]
 
-    order = np.argsort(time, kind="stable")
-    return _Columns(
-        user=user[order],
-        time=time[order],
-        category=category[order],
-        kind=kind[order],
-        bargain=bargain[order],
+    columns = _Columns(
+        user=user,
+        time=time,
+        category=category,
+        kind=kind,
+        bargain=bargain,
         # A bargain hunter who asks for a product and not for the price means the product.
-        bargain_taste=(hunting & bargain)[order],
-        language=language[order],
-        query_key=query_key[order],
-        own_key=own_key[order],
+        bargain_taste=hunting & bargain,
+        language=language,
+        query_key=query_key,
+        own_key=own_key,
     )
+    if behaviour:
+        time[:] = behaving.draw_times(rng, columns.as_sessions(users), new_visit, hours, weights_by_hour, last)
+    order = np.argsort(time, kind="stable")
+    return _Columns(**{name: column[order] for name, column in vars(columns).items()})
 
 
 def _last_true(flags: npt.NDArray[np.bool_]) -> Ints:
@@ -353,12 +495,16 @@ def _last_true(flags: npt.NDArray[np.bool_]) -> Ints:
     return np.asarray(np.maximum.accumulate(np.where(flags, np.arange(len(flags)), 0)), np.int64)
 
 
-def _draw_times(rng: np.random.Generator, new_visit: npt.NDArray[np.bool_], end: datetime, days: int) -> Ints:
-    """Visits follow the hours of the day and the days of the week; the sessions of one visit are minutes apart."""
+def _hours(end: datetime, days: int) -> tuple[Ints, Floats]:
+    """Every hour of the log, the last one first: which of the day it is, and how many people come in it, relative."""
     slots = [end - timedelta(hours=hour + 1) for hour in range(days * 24)]
     weights = np.array([WEEKDAYS[slot.weekday()] * HOURS[slot.hour] for slot in slots])
+    return np.array([slot.hour for slot in slots]), weights
+
+
+def _draw_times(rng: np.random.Generator, new_visit: npt.NDArray[np.bool_], weights: Floats, last: int) -> Ints:
+    """Visits follow the hours of the day and the days of the week; the sessions of one visit are minutes apart."""
     hour = 3_600_000
-    last = math.floor(end.timestamp() * 1000)
     n = len(new_visit)
     start = last - (_choose(rng, weights, n) + rng.random(n)) * hour
     gaps = np.where(new_visit, 0.0, 15_000 + rng.exponential(120_000, n))
@@ -368,28 +514,12 @@ def _draw_times(rng: np.random.Generator, new_visit: npt.NDArray[np.bool_], end:
     return np.asarray(np.minimum(time, last), np.int64)
 
 
-# ------------------------------------------------------------------------------------------- numbers that need no state
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Which of a key's numbers decides what. One that is used twice would tie two choices together.
+# Which of a key's numbers decides what. One that is used twice would tie two choices together; of the own key, those
+# from 100 on belong to generate_behaviour.
 _SHAPE, _ALONE, _PLACE, _PRICE, _NAME, _WORD, _WORD2, _BRAND, _COLOUR, _SIZE, _PEOPLE = range(11)
 _EXACT, _TYPO, _TYPO_KIND, _TYPO_WHERE, _CASE, _PERSON = range(11, 17)
 _CLICKS, _CLICK, _CLICK_WHERE = 0, 1, 6  # of the own key: 1 to 5 and 6 to 10, one a click
 _ID = 11  # and 12
-
-
-def _mix(keys: Keys, column: int) -> Keys:
-    """SplitMix64: the column-th number of each key. Needs no state, so any part of the log can be made on its own."""
-    with np.errstate(over="ignore"):
-        z = keys + _GOLDEN * np.uint64(column + 1)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
-
-
-def _draw(keys: Keys, column: int) -> Floats:
-    """The same as a number in [0, 1)."""
-    return (_mix(keys, column) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _session_ids(keys: Keys) -> list[str]:
@@ -511,8 +641,8 @@ class _Shop:
         # Ids say nothing about what the product is, as in any shop that has grown for some years.
         numbers = np.random.default_rng(_SHOP_SEED).permutation(900_000)[:product] + 100_000
         self.product_ids: list[str] = [f"P{number}" for number in numbers.tolist()]
-        self._kind_first = np.array([kind.first_product for kind in self.kinds])
-        self._kind_size = np.array([kind.products for kind in self.kinds])
+        self.kind_begins = np.array([kind.first_product for kind in self.kinds])
+        self.kind_size = np.array([kind.products for kind in self.kinds])
         self._shapes, self._bargain_shapes = _Shares(SHAPES), _Shares(BARGAIN_SHAPES)
         self._other_shapes = _Shares(OTHER_LANGUAGE_SHAPES)
 
@@ -595,8 +725,8 @@ class _Shop:
         for click in range(len(CLICKS) - 1):
             where = _draw(part.own_key, _CLICK_WHERE + click)
             elsewhere, anywhere = where < CLICKS_ELSEWHERE + CLICKS_ANYWHERE, where < CLICKS_ANYWHERE
-            first = np.where(elsewhere, category_first[part.category], self._kind_first[part.kind])
-            size = np.where(elsewhere, np.diff(category_first)[part.category], self._kind_size[part.kind])
+            first = np.where(elsewhere, category_first[part.category], self.kind_begins[part.kind])
+            size = np.where(elsewhere, np.diff(category_first)[part.category], self.kind_size[part.kind])
             first, size = np.where(anywhere, 0, first), np.where(anywhere, category_first[-1], size)
             # Zipf with exponent 1: the logarithm of the rank is even.
             rank = np.exp(_draw(part.own_key, _CLICK + click) * np.log(size + 1.0)).astype(np.int64) - 1
@@ -657,3 +787,43 @@ def _shop() -> _Shop:
     fake.seed_instance(_SHOP_SEED)
     brands = {name: list(dict.fromkeys(fake.last_name().lower() for _ in range(40))) for name in catalog["categories"]}
     return _Shop(catalog, brands, list(dict.fromkeys(fake.first_name().lower() for _ in range(150))))
+
+
+@lru_cache(maxsize=1)
+def _prices_and_places() -> dict[str, Any]:
+    text = (files("segmentation_assets.core") / "generate_behaviour.yaml").read_text("utf-8")
+    return dict(yaml.safe_load(text))
+
+
+@lru_cache(maxsize=1)
+def _middle_prices() -> dict[str, Floats]:
+    """For each category what its types of products cost, in their order."""
+    prices, shop = _prices_and_places()["prices"], _shop()
+    return {
+        name: np.array([prices[name][kind.name] for kind in shop.kinds if kind.category == number], np.float64)
+        for number, name in enumerate(shop.categories)
+    }
+
+
+@lru_cache(maxsize=1)
+def _shelves() -> behaving.Shelves:
+    shop = _shop()
+    middle = np.repeat(np.concatenate(list(_middle_prices().values())), shop.kind_size)
+    price, level = behaving.prices(_keys(np.random.default_rng(_SHOP_SEED), len(shop.product_ids)), middle)
+    first = np.array(shop.first_product)
+    return behaving.Shelves(
+        ids=shop.product_ids,
+        categories=shop.categories,
+        category=np.repeat(np.arange(len(shop.categories)), np.diff(first)),
+        price=price,
+        level=level,
+        kind_first=shop.kind_begins,
+        kind_size=shop.kind_size,
+        category_first=first,
+    )
+
+
+@lru_cache(maxsize=1)
+def _places() -> behaving.Places:
+    places = _prices_and_places()["places"]
+    return behaving.Places([places[code] for code in _LANGUAGES])

@@ -1,5 +1,7 @@
 """The generated log: repeatable, and like a shop's."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -74,6 +76,51 @@ def test_another_process_with_other_hash_randomisation_gives_the_same_sessions()
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize(
+    ("n", "seed", "days", "expected", "with_queries"),
+    [
+        (
+            3_000,
+            42,
+            90,
+            "285316862f04ad66fda55898b833e3e4a4f22d96e0139180b5e5f0d8fc7357da",
+            "2180e4900488ede2906daffaa2c314d071062efb56fac65a62cceb85d1f4aece",
+        ),
+        (
+            500,
+            7,
+            30,
+            "3692a4d9d3709ea4a840ed9a801b94364bac0d37f4a6e9b2b26d47402d9456e2",
+            "557164074d9bc806878975e6c37d2813c83a5e8b77404d3720444a1fc434eb88",
+        ),
+    ],
+)
+def test_a_log_without_behaviour_is_what_it_has_always_been(
+    n: int, seed: int, days: int, expected: str, with_queries: str
+) -> None:
+    made = generate_sessions(n, seed, END, days)
+    documents = list(made.documents)
+    truth = made.truth.users.select(["user_id", "taste", "second_taste", "language"]).to_pylist()
+    plain = [{**document, "search_query": None} for document in documents]
+    assert _digest([plain, made.truth.sessions.to_pylist(), truth]) == expected
+    names = [kind.brands.items for kind in generate._shop().kinds] + [generate._shop().first_names.items]
+    if _digest(names) != "9a7d969ebb144da390e06828207a129aa00846a27e32caa99676782437a4ca8e":
+        pytest.skip("this version of Faker makes up other brands")
+    assert _digest(documents) == with_queries
+
+
+def test_a_log_without_behaviour_has_no_personas_and_knows_nothing_of_its_customers() -> None:
+    made = generate_sessions(300, 1, END)
+    assert made.truth.users["persona"].null_count == len(made.truth.users)
+    assert list(made.attributes) == []
+
+
+@pytest.mark.parametrize("mean", [1, 1.5, 6, 20])
+def test_users_have_as_many_sessions_on_average_as_asked_for(mean: float) -> None:
+    users = len(generate_sessions(40_000, 1, END, sessions_per_user=mean).truth.users)
+    assert 40_000 / users == pytest.approx(mean, rel=0.05)
+
+
 def test_how_many_are_made_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(generate_sessions(1_000, 5, END).documents)
     monkeypatch.setattr(generate, "CHUNK", 7)
@@ -92,6 +139,23 @@ def test_another_seed_gives_other_sessions_of_other_users() -> None:
 def test_impossible_arguments_are_refused(arguments: tuple) -> None:
     with pytest.raises(ValueError, match=r"negative|time zone"):
         generate_sessions(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"sessions_per_user": 0.9},
+        {"sessions_per_user": float("nan")},
+        {"sessions_per_user": float("inf")},
+        {"behaviour": True, "bots": 1.0},
+        {"behaviour": True, "bots": -0.1},
+        {"bots": 0.01},
+    ],
+    ids=str,
+)
+def test_impossible_numbers_of_visits_and_of_bots_are_refused(arguments: dict) -> None:
+    with pytest.raises(ValueError, match=r"sessions_per_user|bots"):
+        generate_sessions(10, 1, END, **arguments)
 
 
 def test_the_truth_is_row_by_row_that_of_the_documents(log: Generated, documents: list[dict]) -> None:
@@ -221,3 +285,7 @@ def test_the_day_has_an_evening_peak_and_the_week_a_sunday(documents: list[dict]
 
 def _shares(values: list[str]) -> dict[str, float]:
     return {value: count / len(values) for value, count in Counter(values).items()}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
