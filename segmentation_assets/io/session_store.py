@@ -14,21 +14,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError, TransportError
+from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from segmentation_assets.core import details
 from segmentation_assets.core.sessions import Reason, check_document
 from segmentation_assets.core.values import usable_id
 from segmentation_assets.io import bulk
 from segmentation_assets.io.elasticsearch import IndexMissing, errors_explained
-from segmentation_assets.io.templates import (
-    OWNER,
-    IndexTemplate,
-    create_index,
-    ensure_template,
-    rejected_template,
-    session_template,
-)
+from segmentation_assets.io.templates import ensure_index, rejected_template, session_template
 
 REJECTED_DOCUMENT_BYTES = 8192
 """How much of a rejected record is kept to look at."""
@@ -134,7 +127,7 @@ def write_sessions(
     """
     dead_letters = rejected_index(index)
     with errors_explained(client, f"write {index}"):
-        _ensure_index(client, index, session_template(index))
+        ensure_index(client, index, session_template(index))
         # Into an empty index everything is new, and plain indexing is cheaper than comparing.
         line = bulk.index_line if client.count(index=index)["count"] == 0 else bulk.update_line
         tally = _Tally()
@@ -268,7 +261,7 @@ class _DeadLetters:
         if not self._batch.lines:
             return
         if not self._ready:
-            _ensure_index(self._client, self._index, rejected_template(self._index))
+            ensure_index(self._client, self._index, rejected_template(self._index))
             self._ready = True
         self._written.update(self._batch.lines)
         bulk.write(self._client, self._index, [self._batch], on_batch=lambda *_: None, in_flight=1, retry=self._retry)
@@ -362,32 +355,6 @@ def _shown(document: object) -> str:
     except UnicodeEncodeError:  # a lone surrogate: legal in JSON only when escaped
         data = json.dumps(document, default=str).encode()
     return data[:REJECTED_DOCUMENT_BYTES].decode(errors="ignore")
-
-
-def _ensure_index(client: Elasticsearch, index: str, template: IndexTemplate) -> None:
-    """Create the index when there is none, and give one of an earlier version of ours the fields that came since.
-
-    A user's own mapping stays as it is.
-    """
-    try:
-        found = client.indices.get_mapping(index=index).body  # not exists(): HEAD has no body to explain a refusal
-    except NotFoundError:
-        found = None
-    if found is not None:
-        mappings = template.mappings
-        for name, described in found.items():
-            meta = described["mappings"].get("_meta", {})
-            if meta.get("owner") == OWNER and int(meta.get("version", 0)) < mappings["_meta"]["version"]:
-                client.indices.put_mapping(
-                    index=name, properties=mappings["properties"], meta={**meta, **mappings["_meta"]}
-                )
-        return
-    ensure_template(client, template)
-    try:
-        create_index(client, index, template, settings={}, meta={})
-    except BadRequestError as error:
-        if "resource_already_exists_exception" not in str(error.body):  # another import was quicker
-            raise
 
 
 # --- state -------------------------------------------------------------------------------------------------------

@@ -62,6 +62,16 @@ def segment_template(alias: str = "user_segments") -> IndexTemplate:
     return _load("segmentation-user-segments", "user_segments", f"{alias}-*")
 
 
+def attributes_template(index: str = "user_attributes") -> IndexTemplate:
+    """The template of the index that holds what is known about users from elsewhere."""
+    return _load("segmentation-user-attributes", "user_attributes", index)
+
+
+def profile_template(alias: str = "user_profiles") -> IndexTemplate:
+    """The template of the indices behind the published alias of profiles."""
+    return _load("segmentation-user-profiles", "user_profiles", f"{alias}-*")
+
+
 def _load(name: str, file: str, pattern: str) -> IndexTemplate:
     return IndexTemplate(name, {**json.loads(_text(file)), "index_patterns": [pattern]})
 
@@ -144,3 +154,33 @@ def create_index(
     mappings = template.mappings
     mappings["_meta"] = {**mappings.get("_meta", {}), **meta}
     client.indices.create(index=name, mappings=mappings, settings={**template.settings, **settings})
+
+
+def ensure_index(client: Elasticsearch, index: str, template: IndexTemplate) -> None:
+    """Create the index when there is none, and give one of an earlier version of ours the fields that came since.
+
+    A user's own mapping stays as it is.
+
+    Raises:
+        TemplateConflict: see ``ensure_template``.
+        elasticsearch.ApiError: the cluster refuses.
+    """
+    try:
+        found = client.indices.get_mapping(index=index).body  # not exists(): HEAD has no body to explain a refusal
+    except NotFoundError:
+        found = None
+    if found is not None:
+        mappings = template.mappings
+        for name, described in found.items():
+            meta = described["mappings"].get("_meta", {})
+            if meta.get("owner") == OWNER and int(meta.get("version", 0)) < mappings["_meta"]["version"]:
+                client.indices.put_mapping(
+                    index=name, properties=mappings["properties"], meta={**meta, **mappings["_meta"]}
+                )
+        return
+    ensure_template(client, template)
+    try:
+        create_index(client, index, template, settings={}, meta={})
+    except BadRequestError as error:
+        if "resource_already_exists_exception" not in str(error.body):  # somebody else was quicker
+            raise

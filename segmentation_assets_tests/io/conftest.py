@@ -99,7 +99,7 @@ class Server:
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self.port = int(self._http.server_address[1])
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
         self._http.shutdown()
