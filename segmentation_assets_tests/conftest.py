@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 from elasticsearch import Elasticsearch
+from hypothesis import settings
 
 from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch
 from segmentation_assets.paths import HOME_VARIABLE, DataDir
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 OURS = "segmentation"  # the names of the product's index templates start with this
 

@@ -47,16 +47,18 @@ def find_value(column: pa.ChunkedArray, how: How, among: NDArray[np.bool_] | Non
         among: (n,) rows to go by; None: all.
 
     Raises:
-        ValueError: a mean or median of text.
+        ValueError: a mean or median of text, or an unknown number.
     """
     if how == "none":
         return None
-    if how == "unknown":
-        return UNKNOWN
-    values = (column if among is None else column.filter(pa.array(among))).drop_null()
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if how in ("mean", "median") and not numeric:
         raise ValueError(f"text has no {how}: use 'mode' or 'unknown'")
+    if how == "unknown":
+        if numeric:
+            raise ValueError("a number cannot be 'unknown': use 'mean' or 'median'")
+        return UNKNOWN
+    values = (column if among is None else column.filter(pa.array(among))).drop_null()
     if len(values) == 0:
         return None
     if how == "mean":
@@ -75,11 +77,14 @@ def fill(table: pa.Table, values: Mapping[str, float | str | None]) -> pa.Table:
 
     Args:
         table: any.
-        values: column to the value of its missing cells; None leaves them missing.
+        values: column to the value of its missing cells; None leaves them missing. Whole numbers that are filled with
+            a number that is none become float64.
     """
     for name, value in values.items():
         column = table[name]
         missing = column.is_null()
+        if isinstance(value, float) and pa.types.is_integer(column.type) and not value.is_integer():
+            column = column.cast(pa.float64())  # or Arrow would cut the fraction off
         filled = pc.fill_null(column, pa.scalar(value, column.type)) if value is not None else column
         marked = missing if value is not None else pa.chunked_array([pa.array(np.zeros(len(column), np.bool_))])
         table = table.set_column(table.schema.get_field_index(name), name, filled).append_column(name + MARK, marked)
