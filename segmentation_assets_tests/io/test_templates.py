@@ -6,11 +6,15 @@ from elasticsearch import BadRequestError, Elasticsearch
 from segmentation_assets.io.templates import (
     IndexTemplate,
     TemplateConflict,
+    attributes_template,
     ensure_template,
+    profile_template,
     rejected_template,
     segment_template,
     session_template,
 )
+
+_SHIPPED = [session_template(), rejected_template(), segment_template(), attributes_template(), profile_template()]
 
 
 def installed(es: Elasticsearch, name: str) -> dict:
@@ -21,7 +25,7 @@ def version(template: IndexTemplate, number: int) -> IndexTemplate:
     return IndexTemplate(template.name, {**template.body, "version": number})
 
 
-@pytest.mark.parametrize("template", [session_template(), rejected_template(), segment_template()])
+@pytest.mark.parametrize("template", _SHIPPED)
 def test_the_shipped_templates_are_accepted_strict_and_versioned(es: Elasticsearch, template):
     assert ensure_template(es, template)
     found = installed(es, template.name)
