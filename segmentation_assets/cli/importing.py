@@ -54,6 +54,7 @@ def import_file(
                 "unchanged": summary.unchanged,
                 "duplicates": summary.duplicates,
                 "set_aside": summary.rejected,
+                "dropped": summary.dropped,
             }
         )
         return
@@ -73,11 +74,18 @@ def import_file(
             "corrected file is imported from the same path, or until `segments rejected --forget`.",
             soft_wrap=True,
         )
+    if summary.dropped:
+        what = ", ".join(f"{what} {n:,}" for what, n in sorted(summary.dropped.items(), key=lambda item: -item[1]))
+        out.print(f"Left out of sessions that are fine otherwise: {what}.", markup=False, soft_wrap=True)
     counts = reading.counts
     if counts.events:
+        others = ", ".join(f"{name} {n:,}" for name, n in counts.events_other.most_common(5))
         out.print(
-            f"UBI: {counts.clicks_joined:,} clicks joined, "
-            f"{counts.clicks_unmatched:,} on queries that are not in the file."
+            f"UBI: {counts.events_joined:,} events joined ({counts.clicks_joined:,} clicks), "
+            f"{counts.events_unmatched:,} on queries that are not in the file, "
+            f"{sum(counts.events_other.values()):,} of other kinds{f': {others}' if others else ''}.",
+            markup=False,
+            soft_wrap=True,
         )
 
 

@@ -1,21 +1,22 @@
 """Reading search sessions from files, whatever they are called there.
 
 What belongs here: finding out what a file is, and turning its rows into documents with our field names. What does not:
-deciding whether a document is usable (core.sessions) and writing it anywhere (io.session_store). So nothing is repaired
-and nothing is left out here: a value that cannot be used goes on as it is and is set aside later, with its reason.
+reading formats (io.formats), joining the queries and events of UBI (io.ubi), deciding whether a document is usable
+(core.sessions, core.details) and writing it anywhere (io.session_store). So nothing is repaired and nothing is left out
+here: a value that cannot be used goes on as it is and is set aside later, with its reason.
 """
 
-import csv
 import gzip
 import hashlib
 import io
 import json
 import re
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +24,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segmentation_assets.core.sessions import parse_timestamp
+from segmentation_assets.core import details
+from segmentation_assets.core.moments import parse_timestamp
 from segmentation_assets.errors import SegmentsError
+from segmentation_assets.io import ubi
+from segmentation_assets.io.formats import (
+    Row,
+    Rows,
+    binary,
+    bulk_action,
+    cell_rows,
+    json_object,
+    json_rows,
+    json_values,
+    ndjson_rows,
+    on_error,
+    parquet_rows,
+    parsed,
+    plain_name,
+    split_cells,
+)
 
 FIELDS = ("session_id", "user_id", "search_query", "clicked_product_ids", "timestamp")
 REQUIRED = ("user_id", "search_query", "timestamp")
+
+DETAILS = (*details.FIELDS, "events")
+"""What a session may have beside these. Such a column is taken where it has just this name; cells hold no events."""
 
 FORMATS = ("ndjson", "bulk", "json", "ubi", "csv", "tsv", "excite", "parquet")
 """ndjson: an object a line; bulk: the same with Elasticsearch's action lines; json: an array, or objects one after the
@@ -54,16 +76,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """Names a field goes by elsewhere, the likeliest first. Case and punctuation do not matter."""
 
-RAW_LENGTH = 2_000
-"""Characters kept of something that cannot be read as a row."""
-
 _SAMPLE = 1 << 20  # how much of a file is looked at to find out what it is
 _SAMPLE_ROWS = 1_000
-_REFILL = 1 << 16  # characters of JSON read at a time
+_OF_CELLS = ("csv", "tsv", "excite")
+_OF_JSON = ("ndjson", "bulk", "json")
 _NAMES_SHOWN = 40
-_LONGEST_LINE = 1 << 24  # no row is longer; a file without line ends must not fill the memory
-_LONGEST_CELL_LINES = 100  # lines a quoted CSV cell may span; more is a quote that was never closed
-_CLICK_ACTIONS = frozenset({"click", "item_click", "product_click"})
 _EXCITE_COLUMNS = ("user_id", "timestamp", "search_query")
 _EXCITE_TIME = "%y%m%d%H%M%S"
 _EXCITE_LINE = re.compile(r"[0-9A-Fa-f]{16}\t\d{12}\t[^\t]*")
@@ -127,24 +144,18 @@ class ImportPlan:
 
 
 @dataclass
-class ImportCounts:
-    """What has been read so far.
+class ImportCounts(ubi.EventCounts):
+    """What has been read so far; of UBI also what became of the events, which are no records.
 
     Attributes:
         records: rows handed on.
         unreadable: of these, rows that could not be read at all.
         identical: of these, rows without an id of their own that equal an earlier one; each still gets its own id.
-        events: UBI events read (they are no records).
-        clicks_joined: UBI clicks that belong to a query of the file.
-        clicks_unmatched: UBI clicks on a query that is not in the file.
     """
 
     records: int = 0
     unreadable: int = 0
     identical: int = 0
-    events: int = 0
-    clicks_joined: int = 0
-    clicks_unmatched: int = 0
 
 
 class Reading(Iterator[ImportRecord]):
@@ -166,7 +177,7 @@ class Reading(Iterator[ImportRecord]):
     def _read(self) -> Iterator[ImportRecord]:
         seen = _Seen()
         convert = _converter(self.plan.timestamp_format)
-        cells = self.plan.format in ("csv", "tsv", "excite")
+        cells = self.plan.format in _OF_CELLS
         try:
             for own_id, row in _rows(self.plan, self.counts):
                 record = _record(own_id, row, self.plan.columns, convert, cells, seen)
@@ -196,7 +207,7 @@ def read_file(
     Args:
         path: a file; text may be compressed with gzip.
         format: one of ``FORMATS``.
-        mapping: our field name -> the column or (dotted) JSON field that holds it.
+        mapping: our field name, of ``FIELDS`` or ``DETAILS``, -> the column or (dotted) JSON field that holds it.
         timestamp_format: ``iso``, ``epoch_second``, ``epoch_millis`` or a strptime pattern. Without a zone it is UTC.
         columns: names of the cells of a CSV or TSV that has no header.
         delimiter: between the cells of a CSV.
@@ -247,8 +258,10 @@ def plan_import(
     """Decide how to read a file without reading more than its beginning. See ``read_file``."""
     path = Path(path)
     mapping = dict(mapping or {})
-    if unknown := [name for name in mapping if name not in FIELDS]:
-        raise UnknownColumn(f"There is no field {unknown[0]!r} in a session.", f"Map one of {', '.join(FIELDS)}.")
+    if unknown := [name for name in mapping if name not in (*FIELDS, *DETAILS)]:
+        raise UnknownColumn(
+            f"There is no field {unknown[0]!r} in a session.", f"Map one of {', '.join((*FIELDS, *DETAILS))}."
+        )
     if format is not None and format not in FORMATS:
         raise UnknownFormat(f"There is no format {format!r}.", f"Use one of {', '.join(FORMATS)}.")
     if delimiter is not None and len(delimiter) != 1:
@@ -305,7 +318,7 @@ def _look_at(path: Path, encoding: str | None) -> _File:
             return _File(path, None, "utf-8", False)
         if magic[:2] == b"PK":
             raise UnknownFormat(f"{path} is a ZIP archive or an Excel workbook.", "Unpack it, or save it as CSV.")
-        with _binary(path) as stream:
+        with binary(path) as stream:
             data = _read_up_to(stream, _SAMPLE)
     except OSError as error:
         raise ImportFileError(f"{path} could not be read: {error.strerror or error}.", "Check its rights.") from error
@@ -316,7 +329,7 @@ def _look_at(path: Path, encoding: str | None) -> _File:
     if encoding is None:
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     try:
-        text = data.decode(encoding, _on_error(encoding)).removeprefix("\ufeff")
+        text = data.decode(encoding, on_error(encoding)).removeprefix("\ufeff")
     except LookupError:
         raise UnknownFormat(f"There is no encoding {encoding!r}.", "Use for example utf-8 or latin-1.") from None
     if not text.strip():
@@ -332,38 +345,6 @@ def _read_up_to(stream: gzip.GzipFile | io.BufferedReader, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-def _binary(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    with path.open("rb") as raw:
-        compressed = raw.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if compressed else path.open("rb")
-
-
-def _on_error(encoding: str) -> str:
-    # Bytes that are no UTF-8 survive as lone surrogates, by which their row is recognised. Other encodings cannot.
-    return "surrogateescape" if _plain(encoding) in ("utf8", "utf8sig", "ascii", "usascii") else "replace"
-
-
-def _lines(plan_path: Path, encoding: str) -> Iterator[str]:
-    """The lines of a text file with their ends; of a line longer than any row only the beginning."""
-    with io.TextIOWrapper(_binary(plan_path), encoding, _on_error(encoding), newline="\n") as text:
-        first = True
-        while line := text.readline(_LONGEST_LINE):
-            if first:
-                line, first = line.removeprefix("\ufeff"), False
-            yield line
-            while len(line) >= _LONGEST_LINE and not line.endswith("\n"):
-                line = text.readline(_LONGEST_LINE)
-
-
-def _chunks(path: Path, encoding: str) -> Iterator[str]:
-    """A text file in pieces, for JSON that may be one endless line."""
-    with io.TextIOWrapper(_binary(path), encoding, _on_error(encoding), newline="\n") as text:
-        first = True
-        while chunk := text.read(1 << 16):
-            yield chunk.removeprefix("\ufeff") if first else chunk
-            first = False
 
 
 def _detect(
@@ -382,20 +363,20 @@ def _detect(
         return "json"
     if start == "{":
         whole = lines if file.whole or len(lines) == 1 else lines[:-1]
-        objects = [value for value in map(_object, whole) if value is not None]
+        objects = [value for value in map(json_object, whole) if value is not None]
         if not objects:
-            return "json" if isinstance(next(_values(iter([file.text])), None), dict) else "ndjson"
-        documents = [value for value in objects if _action(value) is None]
-        if _action(objects[0]) is not None:
-            return "ubi" if _looks_like_ubi(documents) else "bulk"
-        return "ubi" if _looks_like_ubi(documents) else "ndjson"
+            return "json" if isinstance(next(json_values(iter([file.text])), None), dict) else "ndjson"
+        documents = [value for value in objects if bulk_action(value) is None]
+        if bulk_action(objects[0]) is not None:
+            return "ubi" if ubi.looks_like_ubi(documents) else "bulk"
+        return "ubi" if ubi.looks_like_ubi(documents) else "ndjson"
     whole = lines if file.whole or len(lines) == 1 else lines[:-1]
     if sum(bool(_EXCITE_LINE.fullmatch(line)) for line in whole) > len(whole) / 2:
         return "excite"
     best, separator = max((_header_fit(lines[0], separator, mapping), separator) for separator in "\t,;|")
     if best >= 2:
         return "tsv" if separator == "\t" else "csv"
-    if sum(_object(line) is not None for line in whole) > len(whole) / 2:
+    if sum(json_object(line) is not None for line in whole) > len(whole) / 2:
         return "ndjson"  # its first line is damaged
     count = {separator: lines[0].count(separator) + 1 for separator in "\t,;|"}
     separator = max(count, key=lambda s: count[s])
@@ -409,7 +390,7 @@ def _detect(
 
 def _header_fit(line: str, separator: str, mapping: Mapping[str, str] | None) -> int:
     """How many of our fields a line names when taken as a header."""
-    cells = _split(line, separator)
+    cells = split_cells(line, separator)
     return sum(
         (mapping or {}).get(name) in cells or any(_same(cell, known) for cell in cells for known in SYNONYMS[name])
         for name in FIELDS
@@ -419,36 +400,12 @@ def _header_fit(line: str, separator: str, mapping: Mapping[str, str] | None) ->
 def _likeliest_delimiter(file: _File, columns: Sequence[str] | None, mapping: Mapping[str, str]) -> str:
     first = next(line for line in (file.text or "").splitlines() if line.strip())
     if columns:
-        return max(",;|\t", key=lambda s: -abs(len(_split(first, s)) - len(columns)))
+        return max(",;|\t", key=lambda s: -abs(len(split_cells(first, s)) - len(columns)))
     return max(",;|\t", key=lambda s: (_header_fit(first, s, mapping), first.count(s)))
 
 
-def _split(line: str, separator: str) -> list[str]:
-    try:
-        cells = next(_csv_reader(iter([line]), separator), [])
-    except csv.Error:
-        cells = line.split(separator)
-    return [cell.strip() for cell in cells]
-
-
 def _same(name: str, known: str) -> bool:
-    return _plain(name) == _plain(known)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.lower())
-
-
-def _looks_like_ubi(documents: list[dict[str, Any]]) -> bool:
-    return any(_is_ubi_query(row) or _is_ubi_event(row) for row in documents)
-
-
-def _is_ubi_query(row: Mapping[str, Any]) -> bool:
-    return "query_id" in row and "user_query" in row and "action_name" not in row
-
-
-def _is_ubi_event(row: Mapping[str, Any]) -> bool:
-    return "action_name" in row and "query_id" in row
+    return plain_name(name) == plain_name(known)
 
 
 @dataclass(frozen=True)
@@ -469,8 +426,8 @@ def _sample_rows(plan: ImportPlan, file: _File) -> _Sample:
                 names = dict.fromkeys(parquet.schema_arrow.names)
         except (pa.ArrowException, OSError) as error:
             raise ImportFileError(f"{plan.path} is a damaged Parquet file: {error}.", "Copy it again.") from error
-    if plan.format in ("csv", "tsv", "excite"):
-        names = dict.fromkeys(plan.header or _split(_first_line(file), plan.delimiter))
+    if plan.format in _OF_CELLS:
+        names = dict.fromkeys(plan.header or split_cells(_first_line(file), plan.delimiter))
     try:
         for number, (own_id, row) in enumerate(_rows(plan, ImportCounts(), sampling=True)):
             if number >= _SAMPLE_ROWS:
@@ -503,8 +460,9 @@ def _find_columns(
             )
     if format == "ubi":
         usual = {"session_id": "session_id", "user_id": "client_id", "search_query": "user_query"}
-        assumed.append("Clicks are joined with their query on query_id; a user is a client_id.")
-        return {**usual, "timestamp": "timestamp", "clicked_product_ids": "clicked_product_ids", **mapping}
+        assumed.append("Events are joined with their query on query_id; a user is a client_id.")
+        joined = {"timestamp": "timestamp", "clicked_product_ids": "clicked_product_ids", "events": "events"}
+        return {**usual, **joined, **mapping}
     found: dict[str, str] = {}
     taken = set(mapping.values())
     for field_name in FIELDS:
@@ -529,9 +487,19 @@ def _find_columns(
                 f"{path} has no column that is known to hold the {field_name}.",
                 f"Map one of its columns: {field_name}=COLUMN. The columns are: {there}.",
             )
-        elif format in ("ndjson", "bulk", "json"):
+        elif format in _OF_JSON:
             found[field_name] = field_name  # JSON rows may have it later on
+    for name in DETAILS:
+        if name in mapping:
+            found[name] = mapping[name]
+        elif name not in taken and (format in _OF_JSON or (name in sample.names and not _cells(format, name))):
+            found[name] = name
     return found
+
+
+def _cells(format: str, name: str) -> bool:
+    """Whether it is the cell of a text, which cannot hold events."""
+    return name == "events" and format in _OF_CELLS
 
 
 def _likely_time_format(sample: _Sample, column: str | None, assumed: list[str]) -> str | None:
@@ -551,304 +519,33 @@ def _likely_time_format(sample: _Sample, column: str | None, assumed: list[str])
 
 # ----------------------------------------------------------------------------------------------------------------- rows
 
-Row = dict[str, Any] | str
-"""A row with the file's names, or the raw text of one that cannot be read."""
 
-
-def _rows(plan: ImportPlan, counts: ImportCounts, sampling: bool = False) -> Iterator[tuple[object, Row]]:
+def _rows(plan: ImportPlan, counts: ImportCounts, sampling: bool = False) -> Rows:
     """The rows in order, each with the id the file's format gives it outside of the row, or None."""
     if plan.format == "parquet":
-        return _parquet_rows(plan.path)
-    if plan.format == "ubi":
-        return _ubi_rows(plan, counts, sampling)
-    if plan.format in ("csv", "tsv", "excite"):
-        return _cell_rows(plan)
-    return _json_rows(plan)
-
-
-def _json_rows(plan: ImportPlan) -> Iterator[tuple[object, Row]]:
-    lines = _lines(plan.path, plan.encoding)
+        return parquet_rows(plan.path)
+    if plan.format in _OF_CELLS:
+        return cell_rows(plan.path, plan.encoding, plan.delimiter, plan.header, quoted=plan.format == "csv")
     if plan.format == "json":
-        for value in _values(_chunks(plan.path, plan.encoding)):
-            yield _unwrapped(None, value)
-        return
-    action: dict[str, Any] | None = None
-    dangling = ""
-    for line in lines:
-        if not line.strip():
-            continue
-        value = _object(line)
-        if value is not None and action is None and (found := _action(value)) is not None:
-            action, dangling = found, line
-            continue
-        if action is not None and value is not None and _action(value) is not None:
-            yield None, _raw(dangling)  # an action without its document
-            action, dangling = _action(value), line
-            continue
-        yield _unwrapped((action or {}).get("_id"), _raw(line) if value is None else value)
-        action = None
-    if action is not None:
-        yield None, _raw(dangling)
+        return json_rows(plan.path, plan.encoding)
+    rows = ndjson_rows(plan.path, plan.encoding)
+    if plan.format != "ubi":
+        return rows
+    if sampling:
+        return ((own_id, row) for own_id, row in rows if not (isinstance(row, dict) and ubi.is_event(row)))
+    return _joined(plan, counts)
 
 
-def _object(line: str) -> dict[str, Any] | None:
-    value = _parsed(line)
-    return value if isinstance(value, dict) else None
-
-
-def _parsed(line: str) -> object:
-    try:
-        line.encode()  # lone surrogates here are bytes that were no text, see _on_error
-        return json.loads(line)
-    except (ValueError, RecursionError):  # ValueError also for numbers of thousands of digits
-        return None
-
-
-def _action(value: dict[str, Any]) -> dict[str, Any] | None:
-    """The body of a bulk action line, or None for anything else."""
-    if len(value) != 1:
-        return None
-    (name, body), *_ = value.items()
-    if name not in ("index", "create") or not isinstance(body, dict):
-        return None
-    known = {
-        "routing",
-        "pipeline",
-        "require_alias",
-        "dynamic_templates",
-        "if_seq_no",
-        "if_primary_term",
-        "list_executed_pipelines",
-    }
-    return body if all(key.startswith("_") or key in known for key in body) else None
-
-
-def _unwrapped(own_id: object, value: object) -> tuple[object, Row]:
-    """An exported hit, {"_id": .., "_source": {..}}, is its source."""
-    if isinstance(value, dict) and "_id" in value and isinstance(value.get("_source"), dict):
-        return value["_id"], value["_source"]
-    if isinstance(value, dict):
-        return own_id, value
-    return None, value if isinstance(value, str) else _raw(json.dumps(value, default=str))
-
-
-def _raw(text: str) -> str:
-    """Text fit to be stored: shortened, and with what was no text replaced."""
-    return text.strip()[:RAW_LENGTH].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-_START = re.compile(r"\s*\[?[\s,\]]*")
-_BETWEEN = re.compile(r"[\s,\]]*")
-_NUMBER_END = re.compile(r"[\d.eE+-]{0,19}")
-_NEXT_OBJECT = re.compile(r"[}\]]\s*,?\s*(?=\{)|\n\s*(?=\{)")
-
-
-def _values(chunks: Iterator[str]) -> Iterator[object]:
-    """The values of a JSON array, or of objects that follow each other, without holding more than one of them.
-
-    Where one cannot be read its text is given, and it goes on at what looks like the next object.
-    """
-    decoder = json.JSONDecoder()
-    buffer, at, ended, gap = "", 0, False, _START
-    while True:
-        if found := gap.match(buffer, at):
-            at = found.end()
-            gap = _BETWEEN if "[" in found.group() else gap  # the array is opened once
-        if at >= len(buffer):
-            if ended:
-                return
-        else:
-            gap = _BETWEEN
-            try:
-                value, end = decoder.raw_decode(buffer, at)
-                # A number may go on in the next chunk.
-                if ended or isinstance(value, dict | list | str) or not _NUMBER_END.fullmatch(buffer[end : end + 20]):
-                    yield value if _encodable(buffer[at:end]) else _raw(buffer[at:end])
-                    at = end
-                    continue
-            except (ValueError, RecursionError):
-                if ended or len(buffer) - at >= _LONGEST_LINE:
-                    following = _NEXT_OBJECT.search(buffer, at + 1)
-                    end = following.end() if following else len(buffer)
-                    yield _raw(buffer[at:end])
-                    at = end
-                    continue
-        parts, wanted = [buffer[at:]], max(_REFILL, len(buffer) - at)  # as much again: a long value stays linear
-        at = 0
-        while wanted > 0 and not ended:
-            chunk = next(chunks, "")
-            ended = not chunk
-            wanted -= len(chunk)
-            parts.append(chunk)
-        buffer = "".join(parts)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _cell_rows(plan: ImportPlan) -> Iterator[tuple[object, Row]]:
-    quoted = plan.format == "csv"
-    source = _Pushback(line for line in _lines(plan.path, plan.encoding))
-    header = list(plan.header) if plan.header else None
-    while True:
-        row, text, consumed = _next_row(source, plan.delimiter, quoted, len(header) if header else None)
-        if consumed == 0:
-            return
-        if not text.strip():
-            continue
-        if header is None:
-            header = [cell.strip() for cell in row or []]
-        elif row is None or any(cell.strip() for cell in row[len(header) :]) or not _encodable(text):
-            yield None, _raw(text)
-        else:
-            # Too few cells: the rest is absent. A cell without anything in it says that there is nothing.
-            yield None, dict(zip(header, row, strict=False))
-
-
-class _Pushback(Iterator[str]):
-    """Lines that can be given back."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self._back: deque[str] = deque()
-
-    def __next__(self) -> str:
-        return self._back.popleft() if self._back else next(self._lines)
-
-    def give_back(self, lines: Sequence[str]) -> None:
-        self._back.extendleft(reversed(lines))
-
-
-def _next_row(source: _Pushback, delimiter: str, quoted: bool, width: int | None) -> tuple[list[str] | None, str, int]:
-    """The cells of the next row (None: unreadable), its text, and how many lines it took.
-
-    A quote that is never closed would swallow the rows that follow: such a row is only its first line.
-    """
-    if not quoted:
-        line = next(source, None)
-        return ([], "", 0) if line is None else (line.rstrip("\r\n").split(delimiter), line, 1)
-    taken: list[str] = []
-    ended = False
-
-    def feed() -> Iterator[str]:
-        nonlocal ended
-        while len(taken) < _LONGEST_CELL_LINES:
-            line = next(source, None)
-            if line is None:
-                ended = True
-                return
-            taken.append(line)
-            yield line
-
-    try:
-        row: list[str] | None = next(_csv_reader(feed(), delimiter), [])
-    except csv.Error:
-        row = None
-    suspect = len(taken) > 1 or (ended and taken)
-    if suspect and (row is None or (width or len(row)) != len(row) or _left_open(taken, delimiter)):
-        source.give_back(taken[1:])
-        return None, taken[0], 1
-    return row, "".join(taken), len(taken)
-
-
-def _left_open(lines: list[str], delimiter: str) -> bool:
-    try:
-        next(csv.reader(iter(lines), delimiter=delimiter, skipinitialspace=True, strict=True), None)
-    except csv.Error:
-        return True
-    return False
-
-
-def _csv_reader(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[object, Row]]:
-    with pq.ParquetFile(path) as parquet:
-        for batch in parquet.iter_batches(batch_size=8_192):
-            columns = {name: _column(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
-            for values in zip(*columns.values(), strict=True):
-                yield None, dict(zip(columns, values, strict=True))
-
-
-def _column(column: pa.Array) -> list[Any]:
-    kind = column.type
-    try:
-        if pa.types.is_timestamp(kind):
-            # Python's times have no nanoseconds, and the names of zones are not known everywhere.
-            column = column.cast(pa.timestamp("us", "UTC" if kind.tz else None), safe=kind.unit != "ns")
-        return [_plain_value(value) for value in column.to_pylist()]
-    except (ValueError, OverflowError):  # one value is beyond what Python can hold: find out which
-        return [_scalar(scalar) for scalar in column]
-
-
-def _scalar(scalar: Any) -> object:
-    try:
-        return _plain_value(scalar.as_py())
-    except (ValueError, OverflowError):
-        if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
-            return bytes(scalar.as_buffer()).decode("utf-8", "surrogateescape")
-        return f"{getattr(scalar, 'value', None)} ({scalar.type})"
-
-
-def _plain_value(value: object) -> object:
-    """What JSON can hold: ISO text for a time; text for bytes (older writers do not mark their text as such)."""
-    if isinstance(value, date):  # every datetime is one
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    return value
-
-
-# ------------------------------------------------------------------------------------------------------------------ UBI
-
-
-def _ubi_rows(plan: ImportPlan, counts: ImportCounts, sampling: bool) -> Iterator[tuple[object, Row]]:
-    """The queries with their clicks. The file is read twice, so that only the clicks are held, wherever they stand."""
-    clicks: dict[str, list[object]] = {}
-    for _, row in () if sampling else _json_rows(plan):
-        if isinstance(row, dict) and _is_ubi_event(row):
-            counts.events += 1
-            if (product := _clicked(row)) is not None:
-                clicks.setdefault(str(row["query_id"]), []).append(product)
-                counts.clicks_unmatched += 1
-    joined: set[str] = set()
+def _joined(plan: ImportPlan, counts: ImportCounts) -> Rows:
     queries = 0
-    for own_id, row in _json_rows(plan):
-        if isinstance(row, dict):
-            if _is_ubi_event(row):
-                continue
-            query, response = row.get("query_id"), row.get("query_response_id")
-            products = clicks.get(str(query), [])
-            if products and str(query) not in joined:
-                joined.add(str(query))
-                counts.clicks_joined += len(products)
-                counts.clicks_unmatched -= len(products)
-            # One search can take several requests (results, facets, suggestions) under one query_id. UBI tells them
-            # apart by the response, so the id does too; each of them led to the clicks.
-            key = f"{query}:{response}" if query and response else query or own_id
-            row = {**row, "session_id": key, "clicked_product_ids": list(products)}
+    for row in ubi.join(partial(ndjson_rows, plan.path, plan.encoding), counts):
         queries += 1
         yield None, row
-    if not queries and not sampling:
+    if not queries:
         raise NoColumnFor(
             f"{plan.path} holds {counts.events:,} UBI events and no query.",
             "Export ubi_queries as well, into the same file: who searched for what is in there.",
         )
-
-
-def _clicked(event: dict[str, Any]) -> object:
-    """The product a click event is about, or None. An impression, a filter or a click somewhere on the page is none."""
-    if event["action_name"] not in _CLICK_ACTIONS:
-        return None
-    attributes = event.get("event_attributes")
-    target = attributes.get("object") if isinstance(attributes, dict) else None
-    return target.get("object_id") if isinstance(target, dict) else None
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -869,14 +566,32 @@ def _record(
         value = _value(row, column, _ABSENT)
         if value is not _ABSENT:
             document[name] = value
-    if cells and "clicked_product_ids" in document:
-        document["clicked_product_ids"] = _clicks_in(document["clicked_product_ids"])
-    if document.get("timestamp") is not None:
-        document["timestamp"] = convert(document["timestamp"])
+    if cells:
+        # A cell without anything in it says that there is nothing; of the fields that must be there a reason says it.
+        document = {name: value for name, value in document.items() if name not in DETAILS or not _blank(value)}
+        if "clicked_product_ids" in document:
+            document["clicked_product_ids"] = _clicks_in(document["clicked_product_ids"])
+    for name in ("timestamp", "start", "end"):
+        if document.get(name) is not None:
+            document[name] = convert(document[name])
+    if "events" in document and convert.format != "iso":
+        document["events"] = _with_times(document["events"], convert)
     key = next((key for key in (document.pop("session_id", None), own_id) if not _blank(key)), None)
     if key is None:
         return ImportRecord(seen.name(_identity(document)), document)
     return ImportRecord(key, {"session_id": key, **document})
+
+
+def _with_times(events: object, convert: "_Converter") -> object:
+    """Events with their times converted; whatever is no list of objects stays as it is."""
+    if not isinstance(events, list):
+        return events
+    return [
+        {**event, "timestamp": convert(event["timestamp"])}
+        if isinstance(event, dict) and event.get("timestamp") is not None
+        else event
+        for event in events
+    ]
 
 
 def _blank(key: object) -> bool:
@@ -904,7 +619,7 @@ def _clicks_in(cell: str) -> object:
     if cell.startswith("["):
         # Python's way of writing a list is close to JSON's.
         for text in (cell, cell.replace("'", '"')):
-            value = _parsed(text)
+            value = parsed(text)
             if isinstance(value, list):
                 return value
         return [{"unreadable": cell}]  # to be set aside: it must not become one strange product

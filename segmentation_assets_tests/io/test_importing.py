@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from segmentation_assets.core.generate import generate_sessions
 from segmentation_assets.core.sessions import SESSION_SCHEMA, SessionBuilder, parse_timestamp
 from segmentation_assets.errors import SegmentsError
-from segmentation_assets.io import importing
+from segmentation_assets.io import formats, importing
 from segmentation_assets.io.importing import (
     EmptyFile,
     ImportFileError,
@@ -109,8 +109,8 @@ def test_json_values_do_not_depend_on_where_the_chunks_end(values: list, size: i
     whole = json.dumps(values, ensure_ascii=False)
     chunks = iter([whole[i : i + size] for i in range(0, len(whole), size)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importing, "_REFILL", 1)
-        assert json.dumps(list(importing._values(chunks))) == json.dumps(values)
+        patch.setattr(formats, "_REFILL", 1)
+        assert json.dumps(list(formats.json_values(chunks))) == json.dumps(values)
 
 
 @given(
@@ -270,7 +270,7 @@ def test_lines_that_cannot_be_read_are_handed_on_as_shortened_text(path: Path) -
     read = [r.document for r in reading]
     assert read[0] == ONE
     assert read[-1] == TWO
-    assert all(isinstance(d, str) and len(d) <= importing.RAW_LENGTH for d in read[1:-1])
+    assert all(isinstance(d, str) and len(d) <= formats.RAW_LENGTH for d in read[1:-1])
     assert read[2] == '{"user_id": "��", "search_query": "q", "timestamp": 1}'
     assert (reading.counts.records, reading.counts.unreadable) == (8, 6)
 
@@ -287,13 +287,13 @@ def test_a_json_array_goes_on_after_a_broken_element(path: Path) -> None:
 
 
 def test_a_json_array_on_one_long_line_is_not_cut(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "_LONGEST_LINE", 1_000)
+    monkeypatch.setattr(formats, "_LONGEST_LINE", 1_000)
     rows = [{**ONE, "session_id": f"s{i}"} for i in range(500)]
     assert documents(write(path, json.dumps(rows))) == rows
 
 
 def test_an_endless_line_is_one_unreadable_row(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "_LONGEST_LINE", 1_000)
+    monkeypatch.setattr(formats, "_LONGEST_LINE", 1_000)
     write(path, ndjson(ONE) + json.dumps({**ONE, "search_query": "x" * 5_000}) + "\n" + ndjson(ONE))
     assert set_aside(path) == {"kept": 2, "not_an_object": 1}
 
@@ -506,8 +506,10 @@ def test_ubi_queries_get_their_clicks_wherever_the_events_stand(path: Path) -> N
         reading = read_file(write(path, content))
         assert reading.plan.format == "ubi"
         session = {"user_id": "c1", "search_query": "tv", "timestamp": QUERY["timestamp"]}
+        kinds = (("click", "p1"), ("click", "p2"), ("impression", "p3"), ("add_to_cart", "p4"))
+        done = [{"event_type": kind, "product_id": product} for kind, product in kinds]
         assert list(reading) == [
-            ("q1", {"session_id": "q1", **session, "clicked_product_ids": ["p1", "p2"]}),
+            ("q1", {"session_id": "q1", **session, "clicked_product_ids": ["p1", "p2"], "events": done}),
             ("q2:r2", {"session_id": "q2:r2", **session, "clicked_product_ids": []}),
         ]
         counts = reading.counts
