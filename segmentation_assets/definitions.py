@@ -6,11 +6,22 @@ from typing import Any
 
 import dagster as dg
 
-from segmentation_assets.defs import automation, clusters, publishing, segments, sessions, vectors
+from segmentation_assets.defs import (
+    automation,
+    behaviour,
+    clusters,
+    profiles,
+    publishing,
+    report,
+    segments,
+    sessions,
+    users,
+    vectors,
+)
 from segmentation_assets.defs.automation import with_policies
 from segmentation_assets.defs.resources import build_resources
 
-STAGES = [sessions, vectors, clusters, segments, publishing]
+STAGES = [sessions, vectors, clusters, segments, publishing, users, behaviour, profiles, report]
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -18,7 +29,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=with_policies(dg.load_assets_from_modules(STAGES)),
         asset_checks=dg.load_asset_checks_from_modules(STAGES),
-        jobs=[automation.segmentation],
+        jobs=[automation.segmentation, automation.users, automation.everything],
         schedules=[automation.hourly, automation.daily],
         sensors=[automation.new_sessions, automation.alert_on_failure, automation.automation],
         resources=build_resources() | dict(resources or {}),

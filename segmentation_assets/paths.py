@@ -41,6 +41,16 @@ class DataDir:
         return self.root / "storage"
 
     @property
+    def reports(self) -> Path:
+        """Pages for people."""
+        return self.root / "reports"
+
+    @property
+    def answers(self) -> Path:
+        """What others answered about users, to be asked less often."""
+        return self.root / "answers.sqlite"
+
+    @property
     def truth(self) -> Path:
         """Ground truth of generated sessions (never in the index)."""
         return self.root / "truth"

@@ -220,7 +220,7 @@ class TestPrivileges:
             "names": ["user_sessions", "user_sessions_rejected"],
             "privileges": ["read", "view_index_metadata"],
         }
-        assert segments["names"] == ["user_segments", "user_segments-*"]
+        assert segments["names"] == ["user_segments", "user_segments-*", "user_profiles", "user_profiles-*"]
         (importing,) = api_keys["import"]["role_descriptors"].values()
         assert [entry["names"] for entry in importing["indices"]] == [["user_sessions", "user_sessions_rejected"]]
 

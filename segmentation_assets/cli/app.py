@@ -11,10 +11,12 @@ import typer
 
 from segmentation_assets import __version__
 from segmentation_assets.cli import session
+from segmentation_assets.cli.export import export_app
 from segmentation_assets.cli.models import models_app
 from segmentation_assets.cli.options import ConfigOption, DataDirOption, JsonOption
 from segmentation_assets.cli.taxonomy import taxonomy_app
 from segmentation_assets.cli.terminal import answer_in_json, counting, err, out, print_json, say, table
+from segmentation_assets.cli.users import explain, kibana, report, rules
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.paths import DataDir
 
@@ -43,6 +45,11 @@ elasticsearch_app = typer.Typer(no_args_is_help=True, help="The embedded Elastic
 app.add_typer(elasticsearch_app, name="elasticsearch")
 app.add_typer(models_app, name="models")
 app.add_typer(taxonomy_app, name="taxonomy")
+app.add_typer(export_app, name="export")
+app.command()(report)
+app.command()(explain)
+app.command()(rules)
+app.command()(kibana)
 
 IndexOption = Annotated[
     str | None, typer.Option("--index", help="Index to write to. Default: sessions.index of the settings.")
@@ -130,6 +137,10 @@ def run(
             "--full", help="Read all sessions, compare a new model, write all segments; not only what is new."
         ),
     ] = False,
+    with_users: Annotated[
+        bool,
+        typer.Option("--users", help="Go on to users: features, scores, personas, profiles and the report."),
+    ] = False,
     json: JsonOption = False,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -145,6 +156,8 @@ def run(
 
       [bold]segments run[/]
 
+      [bold]segments run --users[/]                  and the profile of every user
+
       [bold]ELASTICSEARCH_URL=https://es:9200 ELASTICSEARCH_API_KEY=... segments run --json[/]
     """
     answer_in_json(json)
@@ -157,7 +170,7 @@ def run(
             "kmeans_model": {"config": {**wanted, **({"refit_share": 0.0} if full else {})}},
             "es_user_segments": {"config": {"write_all": full}},
         }
-        raise typer.Exit(_run({"ops": ops}, json))
+        raise typer.Exit(_run({"ops": ops}, json, users=with_users))
 
 
 @app.command()
@@ -188,6 +201,12 @@ def seed(
     end: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day they end before (UTC). Default: today.")
     ] = None,
+    behaviour: Annotated[
+        bool, typer.Option(help="With events, durations, devices and places; on the embedded node also attributes.")
+    ] = True,
+    sessions_per_user: Annotated[
+        float | None, typer.Option(min=1, help="Mean. Default: about 4.5. Needs behaviour.")
+    ] = None,
     index: IndexOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -197,6 +216,8 @@ def seed(
     Examples:
 
       [bold]segments seed --sessions 100000 --seed 7[/]
+
+      [bold]segments seed --sessions 200000 --sessions-per-user 20[/]     users that show how they behave
     """
     if end is not None and end.replace(tzinfo=UTC) > datetime.now(UTC):
         raise SegmentsError(
@@ -208,17 +229,21 @@ def seed(
         from segmentation_assets.io.seeding import seed_sessions
 
         elasticsearch, settings, _ = resolved_resources()
-        target = index or settings.load().sessions.index
+        chosen = settings.load()
+        target = index or chosen.sessions.index
         with elasticsearch.client() as client, counting(f"writing {target}") as progress:
             summary = seed_sessions(
                 client, target, data, sessions=sessions, seed=seed, now=datetime.now(UTC),
-                end=end.replace(tzinfo=UTC) if end else None, on_progress=progress,
+                end=end.replace(tzinfo=UTC) if end else None, behaviour=behaviour,
+                sessions_per_user=sessions_per_user if behaviour else None,
+                # Somebody's cluster may have real ones.
+                attributes_index=chosen.attributes.index if elasticsearch.embedded else None, on_progress=progress,
             )  # fmt: skip
     out.print(
         f"{target}: {summary.created:,} sessions written, {summary.updated + summary.unchanged:,} were there already.",
         markup=False,
     )
-    out.print(f"What taste was meant lies in {data.truth}.", soft_wrap=True, markup=False)
+    out.print(f"Which taste and persona was meant lies in {data.truth}.", soft_wrap=True, markup=False)
 
 
 @app.command("import")
@@ -255,7 +280,7 @@ def import_(
       [bold]segments import log.csv --map user_id=customer --map search_query=q --timestamp-format '%Y-%m-%d
       %H:%M:%S'[/]
 
-      [bold]segments import ubi.ndjson[/]             OpenSearch UBI 1.3: queries joined with their clicks
+      [bold]segments import ubi.ndjson[/]             OpenSearch UBI 1.3: queries joined with their events
     """
     from segmentation_assets.cli.importing import import_file
 
@@ -463,9 +488,10 @@ def _seed_if_empty(data: DataDir, sessions: int, seed: int) -> None:
     from segmentation_assets.io.seeding import seed_when_empty
 
     elasticsearch, settings, _ = resolved_resources()
-    index = settings.load().sessions.index
+    chosen = settings.load()
+    index, attributes = chosen.sessions.index, chosen.attributes.index if elasticsearch.embedded else None
     with elasticsearch.client() as client:
-        written = seed_when_empty(client, index, data, datetime.now(UTC), sessions, seed)
+        written = seed_when_empty(client, index, data, datetime.now(UTC), sessions, seed, attributes_index=attributes)
     say(
         f"Generated {written:,} sessions into {index} (seed {seed})."
         if written
@@ -473,7 +499,7 @@ def _seed_if_empty(data: DataDir, sessions: int, seed: int) -> None:
     )
 
 
-def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = None) -> int:
+def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = None, *, users: bool = False) -> int:
     """Run the graph, or only its checks where ``run_config`` is None; returns the exit code."""
     from segmentation_assets.cli import report, runs
     from segmentation_assets.defs.resources import resolved_resources
@@ -481,13 +507,16 @@ def _run(run_config: dict[str, Any] | None, as_json: bool, junit: Path | None = 
     elasticsearch, settings, storage = resolved_resources()
     alias = settings.load().publish.alias  # a mistake in the settings file is said before anything runs
     settings.taxonomy()
+    if users:
+        settings.rules()
+        settings.persona_names()
     with runs.instance() as instance:
         if run_config is None:
             storage.store.require(runs.ASSETS[0])
-            stored = [asset for asset in runs.ASSETS if storage.store.path(asset).exists()]
+            stored = [asset for asset in runs.ASSETS + runs.USER_ASSETS if storage.store.path(asset).exists()]
             done = runs.evaluate_checks(instance, stored)
         else:
-            done = runs.materialize(run_config, instance)
+            done = runs.materialize(run_config, instance, users=users)
     with elasticsearch.client() as client:
         result = report.collect(
             done, storage.store, client, alias, elasticsearch.embedded, checks_only=run_config is None

@@ -10,14 +10,17 @@ from typing import Any
 from elasticsearch import Elasticsearch
 from rich.markup import escape
 
-from segmentation_assets.cli.runs import ASSETS, CheckVerdict, RunReport
+from segmentation_assets.cli.runs import CheckVerdict, RunReport
 from segmentation_assets.cli.terminal import err, out, table
 from segmentation_assets.core.labels import OTHER, LabeledSegments, summarize
 from segmentation_assets.core.sessions import Sessions
+from segmentation_assets.core.users.personas import Personas
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io.artifacts import ArtifactMissingError, ArtifactStore
 from segmentation_assets.io.elasticsearch import server_version
+from segmentation_assets.io.profile_store import PublishedProfiles
 from segmentation_assets.io.publishing import published_state
+from segmentation_assets.io.report_store import WrittenReport
 
 
 def collect(
@@ -30,11 +33,14 @@ def collect(
 ) -> dict[str, Any]:
     """The result as plain values; what the run did not reach is null or empty."""
     out_of_reach = {asset for asset, _ in report.unevaluated} if checks_only else {*report.skipped, *report.failures}
-    reached = set(ASSETS) - out_of_reach
+    reached = set(report.wanted) - out_of_reach
     intake = _load(store, "raw_sessions", Sessions, reached)
     labeled = _load(store, "labeled_segments", LabeledSegments, reached)
     state = published_state(client, alias)
     live = state if "es_user_segments" in reached else None
+    cards = _load(store, "personas", Personas, reached)
+    profiles = _load(store, "es_user_profiles", PublishedProfiles, reached)
+    page = _load(store, "segmentation_report", WrittenReport, reached)
     return {
         "run_id": report.run_id,
         "success": report.success,
@@ -87,6 +93,21 @@ def collect(
         "still_published": {"alias": state.alias, "index": state.index, "documents": state.documents}
         if state and not live
         else None,
+        "personas": [
+            {
+                "persona": card.name,
+                "cluster": card.cluster,
+                "users": card.users,
+                "share": round(card.share, 6),
+                "named_by": card.rule,
+                "traits": [trait.sentence for trait in card.traits],
+            }
+            for card in (cards.cards if cards else [])
+        ],
+        "profiles": {"alias": profiles.alias, "index": profiles.index, "documents": profiles.documents}
+        if profiles
+        else None,
+        "report": page.path if page else None,
         "unevaluated": [{"asset": asset, "name": name} for asset, name in report.unevaluated],
         "failures": report.failures,
         "elasticsearch": {"url": _url(client), "version": server_version(client), "embedded": embedded},
@@ -103,7 +124,7 @@ def _suggested(labeled: LabeledSegments | None, segment: str) -> list[str]:
 
 def _by_asset(report: RunReport) -> dict[str, float]:
     """Seconds of each asset; where only checks ran, of its checks."""
-    seconds = {asset: report.seconds[asset] for asset in ASSETS if asset in report.seconds}
+    seconds = {asset: report.seconds[asset] for asset in report.wanted if asset in report.seconds}
     if not seconds:
         for check in report.checks:
             spent = report.seconds.get(f"{check.asset}_{check.name}", 0.0)
@@ -134,6 +155,8 @@ def show(result: dict[str, Any]) -> None:
             f"{reason} {n:,}" for reason, n in sorted(result["set_aside"].items(), key=lambda item: -item[1])
         )
         out.print(f"Set aside {sum(result['set_aside'].values()):,} of {result['read']:,} documents: {reasons}")
+    if result["personas"]:
+        out.print(personas_table(result["personas"]))
     if result["checks"]:
         out.print(checks_table(result["checks"]))
     published = result["published"]
@@ -146,6 +169,15 @@ def show(result: dict[str, Any]) -> None:
             f"at {where['url']}",
             soft_wrap=True,
         )
+    if result["profiles"]:
+        profiles = result["profiles"]
+        out.print(
+            f"Published {profiles['documents']:,} user profiles to [bold]{escape(profiles['alias'])}[/] "
+            f"(index {escape(profiles['index'])})",
+            soft_wrap=True,
+        )
+    if result["report"]:
+        out.print(f"The report: {escape(result['report'])}", soft_wrap=True)
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:
@@ -202,6 +234,14 @@ def segments_table(result: dict[str, Any]):  # type: ignore[no-untyped-def]  # a
     rows.append(["all", f"{result['users']:,}", f"{result['sessions']:,}", "100.0%", "", ""])
     columns = ["segment", "users", "sessions", "share", "top keywords", "sample queries"]
     return table("Segments", columns, rows, numeric=["users", "sessions", "share"])
+
+
+def personas_table(personas: list[dict[str, Any]]):  # type: ignore[no-untyped-def]
+    """One row a persona."""
+    rows = [
+        [row["persona"], f"{row['users']:,}", f"{row['share']:.1%}", " ".join(row["traits"][:3])] for row in personas
+    ]
+    return table("Personas", ["persona", "users", "share", "what sets them apart"], rows, numeric=["users", "share"])
 
 
 def checks_table(checks: list[dict[str, Any]]):  # type: ignore[no-untyped-def]

@@ -18,12 +18,22 @@ from rich.text import Text
 
 from segmentation_assets.cli.terminal import err
 from segmentation_assets.definitions import build_definitions
-from segmentation_assets.defs.automation import segmentation
+from segmentation_assets.defs.automation import everything, segmentation
 from segmentation_assets.defs.failures import cause_of
 from segmentation_assets.errors import SegmentsError
 
-JOB = segmentation.name
 ASSETS = ("raw_sessions", "tfidf_matrix", "kmeans_model", "labeled_segments", "es_user_segments")
+USER_ASSETS = (
+    "clean_sessions",
+    "user_attributes",
+    "user_features",
+    "user_scores",
+    "rule_segments",
+    "behaviour_clusters",
+    "personas",
+    "es_user_profiles",
+    "segmentation_report",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class RunReport:
         failures: step to what it said, for steps that failed by themselves (not by a blocking check).
         skipped: assets that were not reached.
         unevaluated: (asset, check) of checks whose asset was never materialized, where only checks were asked for.
+        wanted: assets that were asked for.
     """
 
     run_id: str
@@ -60,6 +71,7 @@ class RunReport:
     failures: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     unevaluated: list[tuple[str, str]] = field(default_factory=list)
+    wanted: tuple[str, ...] = ASSETS
 
     @property
     def failed_errors(self) -> list[CheckVerdict]:
@@ -67,28 +79,29 @@ class RunReport:
         return [check for check in self.checks if not check.passed and check.severity == "ERROR"]
 
 
-def materialize(run_config: dict[str, Any], instance: dg.DagsterInstance) -> RunReport:
-    """Materialize the whole graph, with progress on the terminal."""
+def materialize(run_config: dict[str, Any], instance: dg.DagsterInstance, *, users: bool = False) -> RunReport:
+    """Materialize the main job, or with ``users`` everything, with progress on the terminal."""
     launch = _launch_tags()
+    job, wanted = (everything, ASSETS + USER_ASSETS) if users else (segmentation, ASSETS)
     with _following(instance, launch):
         # Not execute_in_process, which keeps what every asset returned until the end of the run.
         result = dg.execute_job(
-            dg.build_reconstructable_job(__name__, segmentation_job.__name__, (launch[_LAUNCH],)),
+            dg.build_reconstructable_job(__name__, job_of_graph.__name__, (f"{job.name} {launch[_LAUNCH]}",)),
             instance=instance,
             run_config={**run_config, **_QUIET},
             tags=launch,
         )
-    return _collect(result)
+    return _collect(result, wanted)
 
 
-def segmentation_job(launch: str) -> dg.JobDefinition:
-    """The job that materializes the whole graph, under the name by which Dagster finds it again.
+def job_of_graph(name_and_launch: str) -> dg.JobDefinition:
+    """A job of the graph, from where Dagster finds it again.
 
     Args:
-        launch: of what; Dagster keeps a job it has found for as long as the arguments are the same, and another launch
-            in this process may have another environment.
+        name_and_launch: name of the job, a space, and of what launch it is: Dagster keeps a job it has found for as
+            long as the argument is the same, and another launch in this process may have another environment.
     """
-    return build_definitions().resolve_job_def(JOB)
+    return build_definitions().resolve_job_def(name_and_launch.partition(" ")[0])
 
 
 def evaluate_checks(instance: dg.DagsterInstance, stored: list[str]) -> RunReport:
@@ -101,11 +114,13 @@ def evaluate_checks(instance: dg.DagsterInstance, stored: list[str]) -> RunRepor
     launch = _launch_tags()
     with _following(instance, launch):
         result = job.execute_in_process(run_config=_QUIET, instance=instance, raise_on_error=False, tags=launch)
-    report = _collect(result)
+    # Whoever never asked for users is not told that their checks are missing.
+    wanted = ASSETS + USER_ASSETS if set(stored) & set(USER_ASSETS) else ASSETS
+    report = _collect(result, wanted)
     report.unevaluated = [
         (key.asset_key.path[-1], key.name)
         for key in sorted(definitions.resolve_asset_graph().asset_check_keys)
-        if key.asset_key.path[-1] not in stored
+        if key.asset_key.path[-1] in set(wanted) - set(stored)
     ]
     return report
 
@@ -128,6 +143,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
+_KNOWN = frozenset(ASSETS + USER_ASSETS)
 _LAUNCH = "segments/launch"
 _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -137,8 +153,8 @@ def _launch_tags() -> dict[str, str]:
     return {"segments/started_by": "cli", _LAUNCH: str(uuid4())}
 
 
-def _collect(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> RunReport:
-    report = RunReport(result.run_id, result.success)
+def _collect(result: dg.ExecuteInProcessResult | dg.JobExecutionResult, wanted: tuple[str, ...]) -> RunReport:
+    report = RunReport(result.run_id, result.success, wanted=wanted)
     reached = set()
     for event in result.all_events:
         step = event.step_key or ""
@@ -153,7 +169,7 @@ def _collect(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> RunRe
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
             evaluation = event.asset_check_evaluation_data
             report.checks.append(verdict(evaluation))
-    report.skipped = [asset for asset in ASSETS if asset not in reached]
+    report.skipped = [asset for asset in wanted if asset not in reached]
     return report
 
 
@@ -212,11 +228,11 @@ def _lines(entries: Iterable[Any], running: str) -> Iterator[tuple[Text | None, 
         event = entry.dagster_event
         step = entry.step_key or ""
         if event is None:
-            if step in ASSETS and running:  # what the asset logged itself
+            if step in _KNOWN and running:  # what the asset logged itself
                 yield None, f"{step}: {entry.user_message[:100]}"
-        elif event.is_step_start and step in ASSETS:
+        elif event.is_step_start and step in _KNOWN:
             yield None, step
-        elif event.is_step_success and step in ASSETS:
+        elif event.is_step_success and step in _KNOWN:
             yield (
                 Text.assemble(("  done ", "green"), f"{step:<18} {event.step_success_data.duration_ms / 1000:6.2f} s"),
                 "",
@@ -231,5 +247,5 @@ def _lines(entries: Iterable[Any], running: str) -> Iterator[tuple[Text | None, 
                 else ("  warn ", "yellow")
             )
             yield Text.assemble(mark, f"  {check.name}", f": {check.message}" if check.message else ""), running
-        elif event.is_step_failure and step in ASSETS:
+        elif event.is_step_failure and step in _KNOWN:
             yield Text.assemble(("  FAIL ", "bold red"), step), ""

@@ -5,11 +5,13 @@ What belongs here: how a cluster is named by a taxonomy, and the evidence. What 
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core.churn import Churn
@@ -358,6 +360,16 @@ def summarize(labeled: LabeledSegments) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["sessions", "segment"], ascending=[False, True], ignore_index=True
     )
+
+
+def shared_queries(labeled: LabeledSegments, queries: Iterable[str], users: int) -> set[str]:
+    """Those of some queries that at least so many different users typed, letter by letter."""
+    wanted = pa.array(list(queries), pa.string())
+    rows = labeled.table.select(["search_query", "user_id"])
+    rows = rows.filter(pc.is_in(rows["search_query"], value_set=wanted))
+    counted = rows.group_by("search_query").aggregate([("user_id", "count_distinct")])
+    enough = counted.filter(pc.greater_equal(counted["user_id_count_distinct"], users))
+    return set(enough["search_query"].to_pylist())
 
 
 def _interleave(lists: list[list[str]]) -> list[str]:

@@ -49,7 +49,7 @@ class PublishRefusedError(SegmentsError):
 def sessions_accounted(intake: Intake) -> CheckOutcome:
     """Nothing is lost on the way in: read = kept + set aside."""
     missing = intake.read - intake.kept - intake.set_aside_total
-    return _outcome(
+    return judged(
         "sessions_accounted",
         "ERROR",
         {"read": intake.read, "kept": intake.kept, "set_aside": intake.set_aside_total},
@@ -75,7 +75,7 @@ def session_validity(intake: Intake, bounds: SessionValidityBounds) -> CheckOutc
         problems.append(
             f"{share:.1%} of the documents were set aside, over {bounds.max_set_aside_share:.1%} ({reasons})"
         )
-    return _outcome(
+    return judged(
         "session_validity",
         bounds.severity,
         {
@@ -110,7 +110,7 @@ def cluster_balance(sizes: Sequence[int], unclustered: int, bounds: ClusterBalan
         )
     if outside > bounds.max_unclustered_share:
         problems.append(f"{outside:.1%} of the sessions are in no cluster, over {bounds.max_unclustered_share:.1%}")
-    return _outcome(
+    return judged(
         "cluster_balance",
         bounds.severity,
         {
@@ -141,7 +141,7 @@ def label_coverage(labeled: LabeledSegments, bounds: LabelCoverageBounds) -> Che
         )
     if user_share < bounds.min_user_share:
         problems.append(f"{user_share:.1%} of the users are in a named segment, under {bounds.min_user_share:.1%}")
-    return _outcome(
+    return judged(
         "label_coverage",
         bounds.severity,
         {
@@ -165,11 +165,11 @@ def user_churn(churn: Churn | None, bounds: UserChurnBounds) -> CheckOutcome:
             since, else ``max_model_share``.
     """
     if churn is None or churn.first:
-        return _outcome("user_churn", bounds.severity, {"compared_with": "nothing: none was published before"}, [])
+        return judged("user_churn", bounds.severity, {"compared_with": "nothing: none was published before"}, [])
     name = "max_asked_share" if churn.asked else "max_model_share"
     bound = bounds.max_asked_share if churn.asked else bounds.max_model_share
     share = churn.model_share
-    return _outcome(
+    return judged(
         "user_churn",
         bounds.severity,
         {
@@ -195,7 +195,7 @@ def user_churn(churn: Churn | None, bounds: UserChurnBounds) -> CheckOutcome:
 
 def published_complete(labelled: int, published: int) -> CheckOutcome:
     """What readers see is all that was labelled."""
-    return _outcome(
+    return judged(
         "published_complete",
         "ERROR",
         {"labelled": labelled, "published": published},
@@ -229,5 +229,6 @@ def require_publishable(outcomes: list[CheckOutcome]) -> None:
         )
 
 
-def _outcome(name: str, severity: Severity, values: dict[str, float | int | str], problems: list[str]) -> CheckOutcome:
+def judged(name: str, severity: Severity, values: dict[str, float | int | str], problems: list[str]) -> CheckOutcome:
+    """An outcome that passes where there are no problems."""
     return CheckOutcome(name, not problems, severity, values, "; ".join(problems))

@@ -387,14 +387,15 @@ def rule_overlaps(rules: RuleSegments, form: Form = "png") -> bytes:
             both[one, other] = both[other, one] = overlap.users
     share = both / np.diag(both)[:, None]
     off = np.where(np.eye(len(drawn), dtype=np.bool_), np.nan, share)
-    texts = [[_percent(value) if np.isfinite(value) else "" for value in row] for row in off]
-    _heat(axes, off, texts, most=1.0)
+    # Twelve columns leave no room for a sign in each cell.
+    texts = [[f"{100 * value:.0f}" if np.isfinite(value) else "" for value in row] for row in off]
+    _heat(axes, off, texts, most=1.0, fontsize=8)
     axes.set_xticks(range(len(drawn)), labels=[str(index + 1) for index in range(len(drawn))], fontsize=9)
     named = shown((f"{index + 1}  {cut(rule.name, 24)}" for index, rule in enumerate(drawn)))
     axes.set_yticks(range(len(drawn)), **named, fontsize=9)
     axes.xaxis.tick_top()
     note = f" (the {MAP_RULES} largest rules)" if len(taking) > MAP_RULES else ""
-    axes.set_title(f"Part of a rule's users that another takes as well{note}", loc="left", fontsize=11)
+    axes.set_title(f"Part of a rule's users that another takes as well, in %{note}", loc="left", fontsize=11)
     return rendered(figure, form)
 
 

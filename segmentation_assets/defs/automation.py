@@ -26,6 +26,18 @@ segmentation = dg.define_asset_job(
     description="From sessions to published segments, with all checks.",
 )
 
+users = dg.define_asset_job(
+    "users",
+    selection=dg.AssetSelection.groups("users"),
+    description="From the sessions and segments that are there to published user profiles and the report.",
+)
+
+everything = dg.define_asset_job(
+    "everything",
+    selection=dg.AssetSelection.groups("segmentation", "users"),
+    description="From sessions to published segments, user profiles and the report, with all checks.",
+)
+
 hourly = dg.ScheduleDefinition(
     name="hourly",
     job=segmentation,
@@ -35,10 +47,10 @@ hourly = dg.ScheduleDefinition(
 
 daily = dg.ScheduleDefinition(
     name="daily",
-    job=segmentation,
+    job=everything,
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",
-    description="Every day at 03:30 UTC. Off until switched on.",
+    description="Every day at 03:30 UTC, user profiles included. Off until switched on.",
 )
 
 
@@ -93,7 +105,7 @@ def alert_on_failure(context: dg.RunFailureSensorContext, alert: Alert) -> None:
 
 automation = dg.AutomationConditionSensorDefinition(
     "automation",
-    target=dg.AssetSelection.groups("segmentation"),
+    target=dg.AssetSelection.groups("segmentation", "users"),
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.STOPPED,
     description="Evaluates the assets' automation conditions. Off until switched on; then leave the schedules off.",

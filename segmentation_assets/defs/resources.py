@@ -18,10 +18,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from segmentation_assets.core.labels import Taxonomy
 from segmentation_assets.core.settings import Settings
+from segmentation_assets.core.users.personas import NameTable
+from segmentation_assets.core.users.rules import Rules
 from segmentation_assets.io import memory
 from segmentation_assets.io.artifacts import ArtifactStore
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, Connection, connect, errors_explained
-from segmentation_assets.io.settings import SettingsError, load_settings, load_taxonomy
+from segmentation_assets.io.settings import SettingsError, load_persona_names, load_rules, load_settings, load_taxonomy
 from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch, Lease
 from segmentation_assets.paths import HOME_VARIABLE, DataDir
 
@@ -34,7 +36,11 @@ ENVIRONMENT = {
         "ca_certs": "ELASTICSEARCH_CA_CERTS",
         "data_dir": HOME_VARIABLE,
     },
-    "settings": {"file": "SEGMENTS_CONFIG", "data_dir": HOME_VARIABLE},
+    "settings": {
+        "file": "SEGMENTS_CONFIG",
+        "data_dir": HOME_VARIABLE,
+        "enrichment_token": "SEGMENTS_ENRICHMENT_TOKEN",
+    },
     "io_manager": {"data_dir": HOME_VARIABLE},
     "alert": {"webhook_url": "SEGMENTS_ALERT_WEBHOOK"},
 }
@@ -145,6 +151,9 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="YAML settings file. Not given: segments.yaml in the data folder, else the defaults.",
     )
     data_dir: str | None = Field(None, description=_DATA_DIR)
+    enrichment_token: str | None = Field(
+        None, description="Bearer token for attributes.enrichment.url. A secret: set it by dg.EnvVar."
+    )
 
     @property
     def path(self) -> Path | None:
@@ -161,6 +170,14 @@ class SettingsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def taxonomy(self) -> Taxonomy:
         """The taxonomy the settings name; see ``io.settings.load_taxonomy``."""
         return load_taxonomy(self.load(), self.path)
+
+    def rules(self) -> Rules:
+        """The rules the settings name; see ``io.settings.load_rules``."""
+        return load_rules(self.load(), self.path)
+
+    def persona_names(self) -> NameTable:
+        """The table of names the settings name; see ``io.settings.load_persona_names``."""
+        return load_persona_names(self.load(), self.path)
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 
 import dagster as dg
+import pyarrow.compute as pc
 
 from segmentation_assets.core import plots, quality
-from segmentation_assets.core.sessions import Sessions
+from segmentation_assets.core.details import DETAILS_SCHEMA
+from segmentation_assets.core.sessions import SESSION_SCHEMA, Sessions
 from segmentation_assets.defs.metadata import check_result, picture, table
 from segmentation_assets.defs.progress import log_progress
 from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
@@ -43,12 +45,19 @@ def raw_sessions(
     io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[Sessions]:
     """Read all sessions, going on from the last time where that gives the same."""
-    wanted = settings.load().sessions
+    chosen = settings.load()
+    wanted = chosen.sessions
     now = datetime.now(UTC)
     known = None if config.read_all else last_of(io_manager.store, "raw_sessions", Sessions, context.log.warning)
     with elasticsearch.client() as client:
         if elasticsearch.embedded and config.generate_when_empty:
-            generated = seed_when_empty(client, wanted.index, DataDir.resolve(elasticsearch.data_dir), now)
+            generated = seed_when_empty(
+                client,
+                wanted.index,
+                DataDir.resolve(elasticsearch.data_dir),
+                now,
+                attributes_index=chosen.attributes.index,
+            )
             if generated:
                 context.log.warning(
                     f"{wanted.index} was empty: generated {generated} example sessions on the embedded node."
@@ -83,10 +92,12 @@ def raw_sessions(
                 {"reason": "string", "documents": "int", "for example (ids)": "string"},
             ),
             "users": len(users),
+            "details": [name for name in DETAILS_SCHEMA.names if name in sessions.table.column_names],
+            "dropped": _dropped(sessions),
             "distinct_queries": len(sessions.table["search_query"].unique()),
             "index": wanted.index,
             "sample": table(
-                sessions.table.slice(0, 10).to_pylist(),
+                sessions.table.select(SESSION_SCHEMA.names).slice(0, 10).to_pylist(),
                 {
                     "session_id": "string",
                     "user_id": "string",
@@ -100,6 +111,15 @@ def raw_sessions(
             ),
         },
     )
+
+
+def _dropped(sessions: Sessions) -> dg.TableMetadataValue:
+    """What documents carried beside a session's own fields and could not be used."""
+    columns = {"what": "string", "values": "int"}
+    if "dropped" not in sessions.table.column_names:
+        return table([], columns)
+    counts = pc.list_flatten(sessions.table["dropped"]).value_counts().to_pylist()
+    return table([{"what": entry["values"], "values": entry["counts"]} for entry in counts], columns)
 
 
 @dg.asset_check(asset="raw_sessions", blocking=True, description="Nothing is lost: read = kept + set aside.")

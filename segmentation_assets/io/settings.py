@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from segmentation_assets.core.labels import Taxonomy, parse_taxonomy, shipped_taxonomy
 from segmentation_assets.core.settings import Settings
+from segmentation_assets.core.users.personas import NameTable, parse_names, shipped_names
+from segmentation_assets.core.users.rules import Rules, parse_rules, shipped_rules
 from segmentation_assets.errors import SegmentsError
 
 
@@ -73,13 +75,44 @@ def load_taxonomy(settings: Settings, settings_file: Path | None) -> Taxonomy:
     """
     if settings.labels.taxonomy is None:
         return shipped_taxonomy()
-    path = Path(settings.labels.taxonomy).expanduser()
-    if not path.is_absolute() and settings_file is not None:
-        path = settings_file.parent / path
+    return parse_taxonomy(*_read(settings.labels.taxonomy, settings_file, "taxonomy", "labels.taxonomy"))
+
+
+def load_rules(settings: Settings, settings_file: Path | None) -> Rules:
+    """Read the rules that the settings name, relative to the settings file; the shipped ones where they name none.
+
+    Raises:
+        SettingsError: the file cannot be read.
+        RulesError: they are not rules.
+    """
+    if settings.rules.file is None:
+        return shipped_rules()
+    return parse_rules(*_read(settings.rules.file, settings_file, "file of rules", "rules.file"))
+
+
+def load_persona_names(settings: Settings, settings_file: Path | None) -> NameTable:
+    """Read the table of names that the settings name, relative to the settings file; the shipped one where they name
+    none.
+
+    Raises:
+        SettingsError: the file cannot be read.
+        PersonaNamesError: it is not a table of names.
+    """
+    if settings.personas.names is None:
+        return shipped_names()
+    return parse_names(*_read(settings.personas.names, settings_file, "table of names", "personas.names"))
+
+
+def beside(path: str, settings_file: Path | None) -> Path:
+    """A path of the settings, relative to the settings file where it is not absolute."""
+    found = Path(path).expanduser()
+    return found if found.is_absolute() or settings_file is None else settings_file.parent / found
+
+
+def _read(name: str, settings_file: Path | None, what: str, setting: str) -> tuple[str, str]:
+    path = beside(name, settings_file)
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"The taxonomy {path} cannot be read ({type(error).__name__}).", "Check labels.taxonomy."
-        ) from None
-    return parse_taxonomy(text, str(path))
+        problem = f"The {what} {path} cannot be read ({type(error).__name__})."
+        raise SettingsError(problem, f"Check {setting}.") from None

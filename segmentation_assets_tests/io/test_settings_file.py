@@ -1,8 +1,10 @@
 """The settings file and the taxonomy it names: every mistake is one error that names it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from segmentation_assets.core.labels import TaxonomyError, shipped_taxonomy
 from segmentation_assets.core.settings import Settings
@@ -127,3 +129,11 @@ def test_the_example_settings_are_the_defaults() -> None:
     if not path.exists():
         pytest.skip("the example is not in this checkout")
     assert load_settings(path) == Settings()
+    assert set(_names(yaml.safe_load(path.read_text()))) == set(_names(Settings().model_dump(by_alias=True)))
+
+
+def _names(settings: dict, before: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        yield before + name
+        if isinstance(value, dict):
+            yield from _names(value, f"{before}{name}.")

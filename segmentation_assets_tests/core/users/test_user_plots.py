@@ -311,7 +311,7 @@ def test_an_overlap_is_a_part_of_the_rule_of_its_row(drawn: list[Figure]) -> Non
     report = [RuleReport("small", 10, 0.1), RuleReport("large", 40, 0.4), RuleReport("nobody", 0, 0.0)]
     user_plots.rule_overlaps(RuleSegments(pa.table({}), report, [Overlap("small", "large", 8)]))
     assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["1  large", "2  small"]
-    assert cells(drawn[0]) == {(1, 0): "20%", (0, 1): "80%"}
+    assert cells(drawn[0]) == {(1, 0): "20", (0, 1): "80"}
 
 
 def test_what_was_set_aside_is_a_part_of_what_came_in(drawn: list[Figure]) -> None:
