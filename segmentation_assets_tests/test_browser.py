@@ -39,9 +39,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def ui(folder: Path) -> Iterator[str]:
     """`segments dev` on an empty data folder; ended by SIGINT, as by Ctrl-C."""
-    folder = tmp_path_factory.mktemp("browser")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -98,7 +102,8 @@ def _picture(page: "playwright.Page", name: str) -> None:
 def test_materialize_all_and_see_the_segments(ui: str, page: "playwright.Page") -> None:
     """One click on an empty machine makes sessions and segments; the UI shows them as tables and pictures."""
     page.goto(f"{ui}/asset-groups/")
-    page.get_by_text("es_user_segments").first.wait_for()
+    for group in ("segmentation", "users"):
+        page.get_by_text(group, exact=True).first.wait_for()
     # Leaving the page before the server has answered would take the click back. Two queries whose names begin with
     # Launch come before the mutation that launches.
     with page.expect_response(lambda answer: '"mutation Launch' in (answer.request.post_data or "")) as launched:
@@ -110,9 +115,11 @@ def test_materialize_all_and_see_the_segments(ui: str, page: "playwright.Page") 
     )
     assert page.get_by_text("Success", exact=True).count() == 1
 
-    page.goto(f"{ui}/asset-groups/")
-    page.get_by_text("es_user_segments").first.wait_for()
-    _picture(page, "lineage")
+    for group, last in (("segmentation", "es_user_segments"), ("users", "es_user_profiles")):
+        page.goto(f"{ui}/locations/segmentation_assets/asset-groups/{group}/lineage")
+        page.get_by_text(last).first.wait_for()
+        if group == "segmentation":
+            _picture(page, "lineage")
 
     page.goto(f"{ui}/assets/labeled_segments")
     for segment in ("tech_enthusiast", "budget_buyer", "fashion_oriented"):
@@ -126,6 +133,25 @@ def test_materialize_all_and_see_the_segments(ui: str, page: "playwright.Page") 
     image.wait_for()
     assert image.evaluate("picture => picture.complete && picture.naturalWidth") > 300
     _picture(page, "query-map")
+
+
+def test_personas_are_shown_in_the_ui_and_in_the_report(ui: str, folder: Path, page: "playwright.Page") -> None:
+    """The same click made a profile of every user; the personas have their pictures, and the report is a page."""
+    page.goto(f"{ui}/assets/personas")
+    page.get_by_text("named by", exact=True).first.wait_for()
+    shown = page.get_by_text("[Show Markdown]")
+    assert shown.count() >= 3  # sizes, segments, features
+    shown.nth(2).click()
+    image = page.get_by_role("img", name="features by cluster")
+    image.wait_for()
+    assert image.evaluate("picture => picture.complete && picture.naturalWidth") > 300
+    _picture(page, "personas")
+
+    page.goto((folder / "data" / "reports" / "report.html").as_uri())
+    cards = page.locator("#personas")
+    cards.wait_for()
+    if os.environ.get("PICTURES_TO"):
+        cards.screenshot(path=Path(os.environ["PICTURES_TO"]) / "report.png")
 
 
 def test_checks_are_shown_with_their_numbers(ui: str, page: "playwright.Page") -> None:

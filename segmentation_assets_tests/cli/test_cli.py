@@ -271,19 +271,22 @@ def test_a_thousand_good_and_two_hundred_bad_documents(
     ("file", "sessions"), [("chorus_ubi.ndjson", 473), ("excite_small.log", 4_501)], ids=["chorus", "excite"]
 )
 def test_real_searches_become_segments(file: str, sessions: int, elsewhere: Any) -> None:
-    """The two real files load and the whole graph runs on each; every search is kept or set aside."""
+    """The two real files load and the whole graph runs on each; every search is kept or set aside, every user has a
+    profile.
+    """
     if not (REAL / file).is_file():
         pytest.skip(f"{REAL / file} is not here: it is not part of the repository")
     name = file.partition("_")[0]
     elsewhere.data.root.mkdir()
     (elsewhere.data.root / "segments.yaml").write_text(
-        f"sessions: {{index: {name}}}\npublish: {{alias: {name}_segments}}\n"
+        f"sessions: {{index: {name}}}\npublish: {{alias: {name}_segments}}\nprofiles: {{alias: {name}_profiles}}\n"
     )
     loaded = elsewhere.json("import", REAL / file)
     assert loaded["indexed"] + loaded["duplicates"] + sum(loaded["set_aside"].values()) == loaded["read"] == sessions
-    result = elsewhere.json("run")
+    result = elsewhere.json("run", "--users")
     assert result["sessions"] == loaded["indexed"]
     assert result["published"]["documents"] == result["sessions"]
+    assert result["profiles"]["documents"] == result["users"] == sum(row["users"] for row in result["personas"])
     assert all(check["passed"] for check in result["checks"] if check["severity"] == "ERROR")
 
 
