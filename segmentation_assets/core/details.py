@@ -9,6 +9,7 @@ A value that cannot be used costs a session nothing else: it is left out, and ``
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,9 @@ DETAILS_SCHEMA = pa.schema(
 
 EVENT_FIELDS = tuple(part.name for part in EVENT)
 _TEXTS = ("device", "country", "region", "referrer")
+LARGEST = 1e9
+"""Of a price, a quantity, and seconds. A larger one is a fault, and would be beyond what sums and an index can hold."""
+
 FIELDS = ("duration", "start", "end", *_TEXTS)
 """Of a document, beside ``events``. Where there is no duration, start and end say how long it was."""
 
@@ -207,12 +211,12 @@ def _texts(values: Sequence[object], rule: Callable[[object], str | None], drop:
             made.append(rule(value))
     array = pa.array(made, pa.string())
     if array.null_count:
-        drop(place for place, value in enumerate(values) if value is not None and made[place] is None)
+        drop(place for place, value in enumerate(values) if made[place] is None and not _nothing(value))
     return array
 
 
 def _numbers(values: Sequence[object], drop: _Drop, *, above_zero: bool = False) -> pa.Array:
-    """Float64, finite and not negative; null for None, and for anything else, which is noted."""
+    """Float64, not negative and at most ``LARGEST``; null for None, and for anything else, which is noted."""
     try:
         if any(value is True or value is False for value in values):
             raise TypeError  # Arrow would take them for 1 and 0
@@ -220,15 +224,21 @@ def _numbers(values: Sequence[object], drop: _Drop, *, above_zero: bool = False)
     except (pa.ArrowException, TypeError, OverflowError, ValueError):
         array = pa.array([_number(value) for value in values], pa.float64())
     enough = pc.greater(array, 0) if above_zero else pc.greater_equal(array, 0)
-    array = pc.if_else(pc.and_(pc.is_finite(array), enough), array, pa.scalar(None, pa.float64()))
+    usable = pc.and_(enough, pc.less_equal(array, LARGEST))  # false for what is not a number
+    array = pc.if_else(usable, array, pa.scalar(None, pa.float64()))
     if array.null_count:
-        usable = array.is_valid().to_numpy(zero_copy_only=False)
-        drop(place for place, value in enumerate(values) if value is not None and not usable[place])
+        found = array.is_valid().to_numpy(zero_copy_only=False)
+        drop(place for place, value in enumerate(values) if not found[place] and not _nothing(value))
     return array
 
 
+def _nothing(value: object) -> bool:
+    """Whether there is no value: tables say so by NaN, in columns of text as well."""
+    return value is None or value != value
+
+
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
         return float(value)

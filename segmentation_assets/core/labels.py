@@ -5,8 +5,7 @@ What belongs here: how a cluster is named by a taxonomy, and the evidence. What 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -171,7 +170,7 @@ def label(
     if (
         len(tfidf.query_of_session) != len(sessions)
         or len(model.labels) != len(tfidf.queries)
-        or not _assigned(model, tfidf)
+        or not assigned(model, tfidf)
         or not sessions.table["search_query"].combine_chunks().equals(tfidf.queries.take(tfidf.query_of_session))
     ):
         raise StaleModelError(
@@ -198,7 +197,7 @@ def label(
     return LabeledSegments(table, labels, model.version, int((cluster < 0).sum()), sessions.intake)
 
 
-def _assigned(model: ClusterModel, tfidf: TfidfMatrix) -> bool:
+def assigned(model: ClusterModel, tfidf: TfidfMatrix) -> bool:
     """Whether the model's labels are of these queries: it was applied to them, or fitted on them."""
     if model.applied_to:
         return model.applied_to == fingerprint(tfidf)
@@ -362,14 +361,43 @@ def summarize(labeled: LabeledSegments) -> "pd.DataFrame":
     )
 
 
-def shared_queries(labeled: LabeledSegments, queries: Iterable[str], users: int) -> set[str]:
-    """Those of some queries that at least so many different users typed, letter by letter."""
-    wanted = pa.array(list(queries), pa.string())
-    rows = labeled.table.select(["search_query", "user_id"])
-    rows = rows.filter(pc.is_in(rows["search_query"], value_set=wanted))
-    counted = rows.group_by("search_query").aggregate([("user_id", "count_distinct")])
-    enough = counted.filter(pc.greater_equal(counted["user_id_count_distinct"], users))
-    return set(enough["search_query"].to_pylist())
+def to_pass_on(labeled: LabeledSegments, tfidf: TfidfMatrix, users: int) -> LabeledSegments:
+    """The same, whose clusters are described only by words and queries that several people typed.
+
+    Args:
+        labeled: of the sessions that ``tfidf`` was made of.
+        tfidf: their queries.
+        users: how many different users must have typed a word, or a whole query, for it to be shown.
+    """
+    _, user = numbered(labeled.table["user_id"])
+    places = {term: place for place, term in enumerate(tfidf.terms.to_pylist())}
+    candidates = sorted({term for entry in labeled.labels for term in entry.top_terms} & places.keys())
+    holding = tfidf.matrix[:, [places[term] for term in candidates]].tocsc()
+
+    def typed_by(queries: NDArray[np.int64]) -> int:
+        held = np.zeros(len(tfidf.queries), dtype=np.bool_)
+        held[queries] = True
+        return len(np.unique(user[held[tfidf.query_of_session]]))
+
+    words = {
+        term
+        for column, term in enumerate(candidates)
+        if typed_by(holding.indices[holding.indptr[column] : holding.indptr[column + 1]]) >= users
+    }
+    samples = list({query for entry in labeled.labels for query in entry.sample_queries})
+    found = pc.fill_null(pc.index_in(pa.array(samples, pa.string()), tfidf.queries), -1).to_numpy()
+    queries = {query for query, place in zip(samples, found, strict=True) if place >= 0 and typed_by(place) >= users}
+    labels = [
+        replace(
+            entry,
+            top_terms={term: weight for term, weight in entry.top_terms.items() if term in words},
+            contrastive={term: weight for term, weight in entry.contrastive.items() if term in words},
+            sample_queries=[query for query in entry.sample_queries if query in queries],
+            suggested_name="",
+        )
+        for entry in labeled.labels
+    ]
+    return replace(labeled, labels=labels)
 
 
 def _interleave(lists: list[list[str]]) -> list[str]:

@@ -49,7 +49,7 @@ def as_moments(values: Sequence[object]) -> pa.Array:
     """Microseconds in UTC; null for what is not plainly a time."""
     try:
         texts = pa.array(values, pa.string())
-    except (pa.ArrowException, TypeError):
+    except (pa.ArrowException, TypeError, UnicodeEncodeError):
         return _unix_times(values)
     try:
         if _uniform(texts):

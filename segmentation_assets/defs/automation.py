@@ -20,6 +20,13 @@ from segmentation_assets.local.elasticsearch import EmbeddedElasticsearchError
 
 ROOT = "raw_sessions"
 
+WARNINGS = (
+    ("labeled_segments", "label_coverage"),
+    ("clean_sessions", "noise_share"),
+    ("behaviour_clusters", "behaviour_stability"),
+)
+"""(asset, check) of blocking checks whose severity is WARN by default."""
+
 segmentation = dg.define_asset_job(
     "segmentation",
     selection=dg.AssetSelection.groups("segmentation"),
@@ -118,11 +125,11 @@ def with_policies(assets: Sequence[Any]) -> Sequence[Any]:
     The root is due each night; the others follow as soon as what they are made of is new and its blocking checks
     passed.
     """
-    # Not label_coverage: it only warns unless the settings say otherwise, and a condition sees no severity. Where it is
-    # to stop, the run's own blocking and the publish guard stop it.
+    # Not those that only warn unless the settings say otherwise: a condition sees no severity. Where they are to stop,
+    # the run's own blocking and the publish guards stop it.
     check = dg.AutomationCondition
     passed = check.all_checks_match(check.check_passed() | check.will_be_requested(), blocking_only=True).ignore(
-        dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("labeled_segments"), "label_coverage"))
+        dg.AssetSelection.checks(*(dg.AssetCheckKey(dg.AssetKey(asset), name) for asset, name in WARNINGS))
     )
     follow = check.eager() & check.all_deps_match(passed).with_label("all_deps_blocking_checks_passed")
 

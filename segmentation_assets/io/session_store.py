@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -129,7 +129,10 @@ def write_sessions(
     with errors_explained(client, f"write {index}"):
         ensure_index(client, index, session_template(index))
         # Into an empty index everything is new, and plain indexing is cheaper than comparing.
-        line = bulk.index_line if client.count(index=index)["count"] == 0 else bulk.update_line
+        new = client.count(index=index)["count"] == 0
+        line = bulk.index_line if new else bulk.update_line
+        mapped, refused = _details_in(client, index)
+        outdated = None if new else _Outdated(client, index, mapped)
         tally = _Tally()
         rejects = _DeadLetters(client, dead_letters, source, now, batch_documents, retry)
 
@@ -154,10 +157,15 @@ def write_sessions(
         def with_details() -> Iterator[tuple[str, bytes]]:
             for some in _batched(good(), _AT_ONCE):
                 found = details.find([document for _, document in some])
-                for (content, _), more in zip(some, details.as_documents(found, len(some)), strict=True):
-                    tally.dropped.update(more.pop("dropped", ()))
+                more = details.as_documents(found, len(some))
+                gone = outdated.among([content["session_id"] for content, _ in some]) if outdated else [()] * len(some)
+                for (content, _), has, had in zip(some, more, gone, strict=True):
+                    tally.dropped.update(has.pop("dropped", ()))
+                    for name in refused & has.keys():
+                        del has[name]
+                        tally.dropped[f"{name}: not in the mapping of {index}"] += 1
                     key = content["session_id"]
-                    yield key, line(key, bulk.to_json(content | more))
+                    yield key, line(key, bulk.to_json(content | dict.fromkeys(had) | has))
 
         def on_batch(batch: bulk.Entries, results: list[str]) -> None:
             tally.add(batch, results)
@@ -182,6 +190,41 @@ def write_sessions(
 def _batched(items: Iterator[_T], size: int) -> Iterator[list[_T]]:
     while some := list(islice(items, size)):
         yield some
+
+
+def _details_in(client: Elasticsearch, index: str) -> tuple[list[str], set[str]]:
+    """Which details the mapping of an index has, and which a document must not have because it is strict."""
+    found = [described["mappings"] for described in client.indices.get_mapping(index=index).body.values()]
+    mapped = {name for mapping in found for name in mapping.get("properties", {})}
+    names = [name for name in (*details.FIELDS, "events") if name in mapped]
+    strict = any(mapping.get("dynamic") == "strict" for mapping in found)
+    return names, ({*details.FIELDS, "events"} - mapped if strict else set())
+
+
+class _Outdated:
+    """Details that stored sessions have. An update merges, so what a session has no more must be taken away by name."""
+
+    def __init__(self, client: Elasticsearch, index: str, names: Sequence[str]) -> None:
+        self._client, self._index, self._names = client, index, names
+        self._begun: set[int] = set()
+
+    def among(self, keys: Sequence[str]) -> list[Collection[str]]:
+        """For each session the details to take away; all of them where it came before in this import."""
+        if not self._names:
+            return [()] * len(keys)
+        # How many events there are does not matter, so they are not fetched.
+        wanted = [f"{name}.event_type" if name == "events" else name for name in self._names]
+        answer = self._client.mget(index=self._index, ids=list(dict.fromkeys(keys)), source_includes=wanted)
+        stored = {
+            found["_id"]: [name for name, value in found["_source"].items() if value is not None]
+            for found in answer["docs"]
+            if found.get("found")
+        }
+        gone: list[Collection[str]] = []
+        for key in keys:
+            gone.append(self._names if hash(key) in self._begun else stored.get(key, ()))
+            self._begun.add(hash(key))
+        return gone
 
 
 class _Tally:

@@ -6,12 +6,13 @@ What belongs here: loading the mappings (mappings/*.json) and installing them. W
 import copy
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError
+from elasticsearch import ApiError, AuthorizationException, BadRequestError, Elasticsearch, NotFoundError
 
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io.elasticsearch import errors_explained, shorten
@@ -174,9 +175,11 @@ def ensure_index(client: Elasticsearch, index: str, template: IndexTemplate) -> 
         for name, described in found.items():
             meta = described["mappings"].get("_meta", {})
             if meta.get("owner") == OWNER and int(meta.get("version", 0)) < mappings["_meta"]["version"]:
-                client.indices.put_mapping(
-                    index=name, properties=mappings["properties"], meta={**meta, **mappings["_meta"]}
-                )
+                # Without the privilege the index stays as it is, and takes what it took before.
+                with suppress(AuthorizationException):
+                    client.indices.put_mapping(
+                        index=name, properties=mappings["properties"], meta={**meta, **mappings["_meta"]}
+                    )
         return
     ensure_template(client, template)
     try:

@@ -1,6 +1,7 @@
 """Details of sessions: what can be used is kept exactly, what cannot is left out and named, and costs nothing else."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -59,6 +60,32 @@ def test_names_are_short_texts(name):
     assert one(**{name: "  a  b "}) == ({name: "a b"}, [])
     for odd in (3, True, ["a"], {"a": 1}, "", " ", "x" * 257, "\ud800"):
         assert one(**{name: odd}) == ({}, [f"{name}: no short text"])
+
+
+def test_amounts_beyond_reason_are_left_out_and_decimals_are_numbers():
+    found, dropped = one(
+        duration=1e39,
+        events=[
+            {"event_type": "purchase", "price": Decimal("19.99"), "quantity": 1e300},
+            {"event_type": "purchase", "price": 1e10},
+        ],
+    )
+    assert [(event["price"], event["quantity"]) for event in found["events"]] == [(19.99, None), (None, None)]
+    assert sorted(dropped) == [
+        "duration: no number of seconds",
+        "events.price: no amount",
+        "events.quantity: no number above 0",
+    ]
+
+
+def test_not_a_number_is_no_value():
+    assert one(duration=float("nan"), device=float("nan")) == ({}, [])
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_half_a_character_is_no_time(name):
+    assert one(**{name: "\ud800"}) == ({}, [f"{name}: no time"])
+    assert one(events=[{"event_type": "view", "timestamp": "\ud800"}])[1] == ["events.timestamp: no time"]
 
 
 def test_an_event_is_kept_exactly():

@@ -24,6 +24,7 @@ from segmentation_assets.core.labels import (
     parse_taxonomy,
     shipped_taxonomy,
     summarize,
+    to_pass_on,
     words,
 )
 from segmentation_assets.core.matching import CERTAINTY
@@ -399,3 +400,22 @@ def test_nothing_labelled_is_an_empty_summary_with_all_columns() -> None:
     summary = summarize(LabeledSegments(ASSIGNMENT_SCHEMA.empty_table(), [], "v", 0, Intake(0, 0)))
     assert summary.empty
     assert list(summary.columns) == ["segment", "users", "sessions", "share", "clusters", "keywords", "sample_queries"]
+
+
+def test_what_is_passed_on_shows_only_what_several_people_typed() -> None:
+    people = [FASHION, TECH, FASHION, TECH, FASHION, TECH, ["anna meier hiv test result"] * 40]
+    sessions, tfidf, model = prepared(*people, k=3)
+    labeled = label(sessions, tfidf, model, TAXONOMY, LabelSettings())
+    private = {"anna", "meier", "hiv", "result"}
+    assert private & {term for entry in labeled.labels for term in entry.top_terms}
+    shown = to_pass_on(labeled, tfidf, 3)
+    said = {
+        text
+        for entry in shown.labels
+        for texts in (entry.top_terms, entry.contrastive, entry.sample_queries, entry.suggested_name.split())
+        for text in texts
+    }
+    assert not any(word in text for text in said for word in private)
+    assert {"dress", "laptop", "red dress", "gaming laptop"} <= said
+    assert [entry.segment for entry in shown.labels] == [entry.segment for entry in labeled.labels]
+    assert {term for entry in to_pass_on(labeled, tfidf, 4).labels for term in entry.top_terms} == set()

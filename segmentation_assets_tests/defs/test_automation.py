@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 from elasticsearch import Elasticsearch
 
+from segmentation_assets.core.settings import CheckSettings
 from segmentation_assets.definitions import build_definitions
 from segmentation_assets.defs import automation
 from segmentation_assets.defs.resources import Alert, ElasticsearchResource, WebhookAlert
@@ -352,3 +353,10 @@ def test_a_warning_does_not_hold_automation_up(graph: Any, insert: Callable[...,
     daemon.requested()
     assert graph.run("labeled_segments").success
     assert daemon.requested() == {"es_user_segments"}
+
+
+def test_every_blocking_check_that_only_warns_by_default_is_passed_over() -> None:
+    """A condition sees no severity: one that is not named here would stop what it should only warn of."""
+    bounds = CheckSettings()
+    named = {name for _, name in automation.WARNINGS}
+    assert named == {name for name in CheckSettings.model_fields if getattr(bounds, name).severity == "WARN"}

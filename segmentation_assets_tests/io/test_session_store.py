@@ -124,6 +124,47 @@ def test_importing_twice_changes_nothing(es: Elasticsearch):
     assert len(rejects) == 2  # two equal bad records stay two
 
 
+def test_what_a_session_has_no_more_is_taken_away(es: Elasticsearch):
+    wrong = document(1, device="tv", duration=9, events=[{"event_type": "purchase", "price": 99999}])
+    other = document(2, device="mobile")
+    write(es, [("s1", wrong), ("s2", other)])
+    summary = write(es, [("s1", document(1, duration=9)), ("s2", other)])
+    assert (summary.updated, summary.unchanged) == (1, 1)
+    again = write(es, [("s1", document(1, duration=9)), ("s2", other)])
+    assert (again.updated, again.unchanged) == (0, 2)
+    rows = {row["session_id"]: without_none(row) for row in read_sessions(es, INDEX, now=NOW).table.to_pylist()}
+    assert (rows["s1"].keys() & {"device", "events"}, rows["s1"]["duration"], rows["s2"]["device"]) == (
+        set(),
+        9.0,
+        "mobile",
+    )
+
+
+def test_what_a_strict_index_of_somebody_else_does_not_know_is_left_out_and_counted(es: Elasticsearch):
+    known = ("session_id", "user_id", "search_query", "clicked_product_ids", "device")
+    es.indices.create(
+        index=INDEX,
+        mappings={
+            "dynamic": "strict",
+            "properties": {**{name: {"type": "keyword"} for name in known}, "timestamp": {"type": "date"}},
+        },
+    )
+    summary = write(es, [("s1", document(1, device="mobile", country="DE", events=[{"event_type": "view"}]))])
+    assert summary.created == 1
+    assert summary.dropped == dict.fromkeys(
+        (f"{name}: not in the mapping of {INDEX}" for name in ("country", "events")), 1
+    )
+    assert es.get(index=INDEX, id="s1")["_source"]["device"] == "mobile"
+
+
+@pytest.mark.parametrize("batch", [1, 5_000])
+def test_of_records_with_one_id_no_detail_of_an_earlier_one_stays(es: Elasticsearch, batch: int):
+    write(es, records(7))
+    write(es, [("s1", document(1, device="tv")), ("s1", document(1))], batch_documents=batch)
+    rows = {row["session_id"]: row for row in read_sessions(es, INDEX, now=NOW).table.to_pylist()}
+    assert rows["s1"].get("device") is None
+
+
 def test_changed_and_new_records_are_counted_apart(es: Elasticsearch):
     write(es, records(1, 2))
     summary = write(es, [("s00001", document(1, search_query="other")), *records(2, 3)])
