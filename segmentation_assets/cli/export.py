@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from segmentation_assets.core.settings import Settings
     from segmentation_assets.io.export import Exported, Format, Progress
 
+    Read = Callable[[Elasticsearch, Settings, Format, Progress], Exported]
+
 export_app = typer.Typer(no_args_is_help=True, help="What was published as CSV, Parquet or NDJSON, for other tools.")
 
 SegmentOption = Annotated[str | None, typer.Option("--segment", help="Only this query segment.")]
@@ -85,15 +87,7 @@ def profiles(
       [bold]segments export profiles --persona 'Loyal Enthusiasts' -o loyal.csv --force[/]
     """
 
-    def read(client: "Elasticsearch", settings: "Settings", form: "Format", progress: "Progress") -> "Exported":
-        from segmentation_assets.io.export import export_profiles
-
-        return export_profiles(
-            client, settings.profiles.alias, output, form,
-            segment=segment, persona=persona, rule=rule, force=force, on_progress=progress,
-        )  # fmt: skip
-
-    _export(read, "profiles", format, output, force, data_dir, config)
+    _export(_profiles(segment, persona, rule, output, force), "profiles", format, output, force, data_dir, config)
 
 
 @export_app.command()
@@ -118,19 +112,32 @@ def users(
       [bold]segments export users --persona 'Cart Abandoners' --rule big_spenders | cut -d, -f1[/]
     """
 
-    def read(client: "Elasticsearch", settings: "Settings", form: "Format", progress: "Progress") -> "Exported":
-        from segmentation_assets.io.export import export_users
+    reading = _profiles(segment, persona, rule, output, force, groups_only=True)
+    _export(reading, "users", format, output, force, data_dir, config)
 
-        return export_users(
-            client, settings.profiles.alias, output, form,
-            segment=segment, persona=persona, rule=rule, force=force, on_progress=progress,
+
+def _profiles(
+    segment: str | None,
+    persona: str | None,
+    rule: str | None,
+    output: Path | None,
+    force: bool,
+    *,
+    groups_only: bool = False,
+) -> "Read":
+    def read(client: "Elasticsearch", settings: "Settings", form: "Format", progress: "Progress") -> "Exported":
+        from segmentation_assets.io.export import USER_FIELDS, export_profiles
+
+        return export_profiles(
+            client, settings.profiles.alias, output, form, segment=segment, persona=persona, rule=rule,
+            fields=USER_FIELDS if groups_only else None, force=force, on_progress=progress,
         )  # fmt: skip
 
-    _export(read, "users", format, output, force, data_dir, config)
+    return read
 
 
 def _export(
-    read: "Callable[[Elasticsearch, Settings, Format, Progress], Exported]",
+    read: "Read",
     what: str,
     format: str | None,
     output: Path | None,

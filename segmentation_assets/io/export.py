@@ -353,11 +353,12 @@ def export_profiles(
     segment: str | None = None,
     persona: str | None = None,
     rule: str | None = None,
+    fields: tuple[str, ...] | None = None,
     force: bool = False,
     on_progress: Progress | None = None,
     stdout: BinaryIO | None = None,
 ) -> Exported:
-    """Export profiles with everything in them, by user_id. See ``export_segments``.
+    """Export profiles by user_id, with everything in them or some of it. See ``export_segments``.
 
     Args:
         client: the client.
@@ -367,30 +368,13 @@ def export_profiles(
         segment: only users whose segment it is.
         persona: only users of this name.
         rule: only users in this rule segment, among others.
+        fields: only these; ``USER_FIELDS`` for who is in which group. None: all.
         force: replace a file that is there.
         on_progress: called with the number read so far and how many there are.
         stdout: instead of the standard output of this process.
     """
-    wanted = _Wanted(alias, {"segment": segment, "persona": persona, "rules": rule}, order=["user_id"])
-    return _export(client, wanted, target, format, force, on_progress, stdout)
-
-
-def export_users(
-    client: Elasticsearch,
-    alias: str,
-    target: Path | None,
-    format: Format,
-    *,
-    segment: str | None = None,
-    persona: str | None = None,
-    rule: str | None = None,
-    force: bool = False,
-    on_progress: Progress | None = None,
-    stdout: BinaryIO | None = None,
-) -> Exported:
-    """Export who is in which group: ``USER_FIELDS`` of profiles, by user_id. See ``export_profiles``."""
     groups = {"segment": segment, "persona": persona, "rules": rule}
-    wanted = _Wanted(alias, groups, order=["user_id"], fields=USER_FIELDS)
+    wanted = _Wanted(alias, groups, order=["user_id"], fields=fields)
     return _export(client, wanted, target, format, force, on_progress, stdout)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from segmentation_assets.core.values import encodable
+
 RAW_LENGTH = 2_000
 """Characters kept of something that cannot be read as a row."""
 
@@ -177,7 +179,7 @@ def json_values(chunks: Iterator[str]) -> Iterator[object]:
                 value, end = decoder.raw_decode(buffer, at)
                 # A number may go on in the next chunk.
                 if ended or isinstance(value, dict | list | str) or not _NUMBER_END.fullmatch(buffer[end : end + 20]):
-                    yield value if _encodable(buffer[at:end]) else _raw(buffer[at:end])
+                    yield value if encodable(buffer[at:end]) else _raw(buffer[at:end])
                     at = end
                     continue
             except (ValueError, RecursionError):
@@ -195,14 +197,6 @@ def json_values(chunks: Iterator[str]) -> Iterator[object]:
             wanted -= len(chunk)
             parts.append(chunk)
         buffer = "".join(parts)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------------------------------------------------- CSV and TSV
@@ -237,7 +231,7 @@ def cell_rows(path: Path, encoding: str, delimiter: str, names: Sequence[str] | 
             continue
         if header is None:
             header = [cell.strip() for cell in row or []]
-        elif row is None or any(cell.strip() for cell in row[len(header) :]) or not _encodable(text):
+        elif row is None or any(cell.strip() for cell in row[len(header) :]) or not encodable(text):
             yield None, _raw(text)
         else:
             # Too few cells: the rest is absent. A cell without anything in it says that there is nothing.

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -135,6 +135,42 @@ class Published:
     leftovers_removed: tuple[str, ...] = ()
     live: bool = True
     written: int = 0
+
+
+@dataclass(frozen=True)
+class PublishedDocuments:
+    """What was published, as it is remembered.
+
+    Attributes:
+        alias: what consumers read.
+        index: the index behind it.
+        documents: how many it holds.
+        previous: the index the alias led to before, if any.
+        removed: older or unfinished indices that were removed.
+        model_version: the model that made what the documents say.
+        written: documents written or removed for it; fewer than it holds where the others were there already.
+    """
+
+    alias: str
+    index: str
+    documents: int
+    previous: str | None
+    removed: list[str]
+    model_version: str
+    written: int = 0
+
+    @classmethod
+    def of(cls, published: Published, model_version: str) -> Self:
+        """What ``publish`` did, of documents made by a model."""
+        return cls(
+            alias=published.alias,
+            index=published.index,
+            documents=published.documents,
+            previous=published.previous,
+            removed=[*published.removed, *published.leftovers_removed],
+            model_version=model_version,
+            written=published.written,
+        )
 
 
 def publish(

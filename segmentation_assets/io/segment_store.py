@@ -13,32 +13,14 @@ from elasticsearch import Elasticsearch
 
 from segmentation_assets.core.labels import LabeledSegments
 from segmentation_assets.core.settings import OptionalField, PublishSettings
-from segmentation_assets.io.publishing import publish
+from segmentation_assets.io.publishing import PublishedDocuments, publish
 from segmentation_assets.io.session_store import count_sessions
 from segmentation_assets.io.templates import segment_template
 
 
 @dataclass(frozen=True)
-class PublishedSegments:
-    """What was published.
-
-    Attributes:
-        alias: what consumers read.
-        index: the index behind it.
-        documents: how many it holds.
-        previous: the index the alias led to before, if any.
-        removed: older or unfinished indices that were removed.
-        model_version: the model that made the segments.
-        written: documents written or removed for it; fewer than it holds where the others were there already.
-    """
-
-    alias: str
-    index: str
-    documents: int
-    previous: str | None
-    removed: list[str]
-    model_version: str
-    written: int = 0
+class PublishedSegments(PublishedDocuments):
+    """Segments that were published."""
 
 
 def publish_segments(
@@ -81,15 +63,7 @@ def publish_segments(
         in_flight=settings.in_flight,
         on_progress=on_progress,
     )
-    return PublishedSegments(
-        alias=published.alias,
-        index=published.index,
-        documents=published.documents,
-        previous=published.previous,
-        removed=[*published.removed, *published.leftovers_removed],
-        model_version=labeled.model_version,
-        written=published.written,
-    )
+    return PublishedSegments.of(published, labeled.model_version)
 
 
 def _documents(labeled: LabeledSegments, settings: PublishSettings) -> pa.Table:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from segmentation_assets.cli.export import export_app
 from segmentation_assets.io import export as module
 from segmentation_assets.io.elasticsearch import ClusterUnreachable
 from segmentation_assets.io.export import (
+    USER_FIELDS,
     ExportFailed,
     NothingPublished,
     TargetExists,
@@ -27,7 +29,6 @@ from segmentation_assets.io.export import (
     export,
     export_profiles,
     export_segments,
-    export_users,
 )
 from segmentation_assets.io.publishing import publish
 from segmentation_assets.io.snapshot import ShortRead
@@ -35,6 +36,8 @@ from segmentation_assets.io.templates import profile_template, segment_template
 
 PROFILES, SEGMENTS = "user_profiles", "user_segments"
 TEXTS = pa.schema([("a", pa.string())])
+
+export_users = partial(export_profiles, fields=USER_FIELDS)
 
 
 def profile(
@@ -309,7 +312,7 @@ def test_parquet_and_ndjson_are_exact(published: Elasticsearch, tmp_path: Path) 
 def test_users_are_those_who_are_in_all_the_groups_asked_for(published: Elasticsearch, tmp_path: Path) -> None:
     def found(**groups: str) -> list[str]:
         done = export_users(published, PROFILES, tmp_path / "u.csv", "csv", force=True, **groups)
-        assert done.columns == module.USER_FIELDS
+        assert done.columns == USER_FIELDS
         read = cells(tmp_path / "u.csv")
         assert done.rows == len(read)
         return [row["user_id"] for row in read]
@@ -332,7 +335,7 @@ def test_a_list_of_users_keeps_a_column_that_nobody_has_a_value_in(es: Elasticse
     publish(es, PROFILES, bare, id_field="user_id", expected=1, meta=meta, template=profile_template(PROFILES))
     done = export_users(es, PROFILES, tmp_path / "f", "parquet")
     assert done.absent == ("segment", "loyalty_tier", "rules")
-    assert pq.read_table(tmp_path / "f").column_names == list(module.USER_FIELDS)
+    assert pq.read_table(tmp_path / "f").column_names == list(USER_FIELDS)
 
 
 def test_a_group_that_nobody_is_in_is_an_error_that_names_those_there_are(
