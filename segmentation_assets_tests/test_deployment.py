@@ -21,7 +21,12 @@ import pytest
 import yaml
 from sqlalchemy import create_engine
 
+from segmentation_assets.defs.resources import ENVIRONMENT, _fields
+
 ROOT = Path(__file__).resolve().parent.parent
+OPTIONAL = ("SEGMENTS_ENRICHMENT_TOKEN",)
+"""Secrets that a deployment may do without."""
+
 PASSWORD = "elastic-password-of-the-test"
 KIBANA_PASSWORD = "kibana-password-of-the-test"
 
@@ -59,8 +64,23 @@ class TestCompose:
         for name, service in services.items():
             for variable, value in (service.get("environment") or {}).items():
                 if re.search(r"PASSWORD|ENCRYPTIONKEY|SECRET|TOKEN", variable):
-                    asked = re.fullmatch(r"\$\{([A-Z_]+):\?set \1 in \.env\}", value)
+                    asked = re.fullmatch(r"\$\{([A-Z_]+):(?:\?set \1 in \.env|-)\}", value)
                     assert asked, f"{name}: {variable}"
+                    assert value.endswith(":-}") == (variable in OPTIONAL), f"{name}: {variable}"
+
+    def test_an_optional_secret_reaches_the_code_location_alone_and_is_documented(self) -> None:
+        known = {variable for fields in ENVIRONMENT.values() for variable in fields.values()}
+        page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+        for variable in OPTIONAL:
+            holders = [name for name, service in services.items() if variable in (service.get("environment") or {})]
+            assert holders == ["code-location"]
+            assert variable in known
+            assert f"`{variable}" in page
+
+    def test_an_optional_secret_that_is_not_set_is_as_if_it_were_not_there(self) -> None:
+        """Compose gives the service an empty variable."""
+        assert _fields(dict.fromkeys(OPTIONAL, ""), str)["settings"] == {}
+        assert _fields(dict.fromkeys(OPTIONAL, "secret"), str)["settings"] == {"enrichment_token": OPTIONAL[0]}
 
     def test_the_example_env_file_names_every_required_variable_and_fills_none(self) -> None:
         required = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
@@ -217,7 +237,7 @@ class TestPrivileges:
         (pipeline,) = api_keys["pipeline"]["role_descriptors"].values()
         sessions, segments = pipeline["indices"]
         assert sessions == {
-            "names": ["user_sessions", "user_sessions_rejected"],
+            "names": ["user_sessions", "user_sessions_rejected", "user_attributes"],
             "privileges": ["read", "view_index_metadata"],
         }
         assert segments["names"] == ["user_segments", "user_segments-*", "user_profiles", "user_profiles-*"]

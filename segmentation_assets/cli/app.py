@@ -204,9 +204,7 @@ def seed(
     behaviour: Annotated[
         bool, typer.Option(help="With events, durations, devices and places; on the embedded node also attributes.")
     ] = True,
-    sessions_per_user: Annotated[
-        float | None, typer.Option(min=1, help="Mean. Default: about 4.5. Needs behaviour.")
-    ] = None,
+    sessions_per_user: Annotated[float | None, typer.Option(min=1, help="Mean. Default: about 4.5.")] = None,
     index: IndexOption = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -235,7 +233,7 @@ def seed(
             summary = seed_sessions(
                 client, target, data, sessions=sessions, seed=seed, now=datetime.now(UTC),
                 end=end.replace(tzinfo=UTC) if end else None, behaviour=behaviour,
-                sessions_per_user=sessions_per_user if behaviour else None,
+                sessions_per_user=sessions_per_user,
                 # Somebody's cluster may have real ones.
                 attributes_index=chosen.attributes.index if elasticsearch.embedded else None, on_progress=progress,
             )  # fmt: skip
@@ -353,26 +351,35 @@ def dev(
 @app.command()
 def rollback(
     to: Annotated[str | None, typer.Option(help="Index to go back to. Default: the one published before.")] = None,
+    profiles: Annotated[bool, typer.Option("--profiles", help="Of user profiles, instead of segments.")] = False,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Point readers at segments published earlier.
+    """Point readers at segments, or profiles, published earlier.
 
     Examples:
 
       [bold]segments rollback[/]
+
+      [bold]segments rollback --profiles[/]
     """
     data = session.use_data_dir(data_dir, config)
     with session.server(data):
         from segmentation_assets.defs.resources import resolved_resources
         from segmentation_assets.io.models import mark_serving
+        from segmentation_assets.io.profile_store import mark_served
         from segmentation_assets.io.publishing import rollback as go_back
 
         elasticsearch, settings, storage = resolved_resources()
         with elasticsearch.client() as client:
-            state = go_back(client, settings.load().publish.alias, to)
+            chosen = settings.load()
+            state = go_back(client, chosen.profiles.alias if profiles else chosen.publish.alias, to)
         # The next model takes its cluster ids from it, and is compared with what it published.
-        mark_serving(storage.store, str(state.meta.get("model_version")), str(state.meta.get("run_id")))
+        version = str(state.meta.get("model_version"))
+        if profiles:
+            mark_served(storage.store, version)
+        else:
+            mark_serving(storage.store, version, str(state.meta.get("run_id")))
     out.print(f"{state.alias} now leads to {state.index} ({state.documents:,} documents).", soft_wrap=True)
 
 

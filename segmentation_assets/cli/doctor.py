@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
@@ -19,6 +19,9 @@ from segmentation_assets.cli.terminal import err, out, print_json, table
 from segmentation_assets.core.settings import Settings
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.paths import DataDir, cache_dir
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
 
 PACKAGES = ("dagster", "dagster-webserver", "elasticsearch", "scikit-learn", "pandas", "numpy", "pyarrow")
 MEMORY_NEEDED = 2 * 1024**3
@@ -135,7 +138,6 @@ def _elasticsearch(data: DataDir) -> list[Finding]:
 def _indices() -> list[Finding]:
     from segmentation_assets.defs.resources import resolved_resources
     from segmentation_assets.io.elasticsearch import IndexMissing, server_version
-    from segmentation_assets.io.publishing import published_state
     from segmentation_assets.io.session_store import count_sessions
 
     elasticsearch, settings, _ = resolved_resources()
@@ -164,10 +166,35 @@ def _indices() -> list[Finding]:
             )
         except IndexMissing as error:
             findings.append(Finding(chosen.sessions.index, "problem", error.problem, error.cure))
-        state = published_state(client, chosen.publish.alias)
-        findings.append(
-            Finding(chosen.publish.alias, "ok", f"{state.documents:,} documents in {state.index}")
-            if state
-            else Finding(chosen.publish.alias, "note", "nothing published yet", "segments run")
-        )
+        findings += [
+            _attributes(client, chosen.attributes.index),
+            _published(client, chosen.publish.alias, "segments run"),
+            _published(client, chosen.profiles.alias, "segments run --users"),
+        ]
     return findings
+
+
+def _attributes(client: "Elasticsearch", index: str) -> Finding:
+    """Attributes of users are no condition of a run: whoever keeps none has nothing to mend."""
+    from segmentation_assets.io.elasticsearch import IndexMissing, MissingPrivilege
+    from segmentation_assets.io.session_store import count_sessions
+
+    try:
+        return Finding(index, "ok", f"{count_sessions(client, index):,} documents")
+    except IndexMissing:
+        return Finding(index, "note", "absent, which is fine: users are then known by what they did alone")
+    except MissingPrivilege:
+        return Finding(index, "note", "the credentials may not read it, which is fine where no attributes are kept")
+
+
+def _published(client: "Elasticsearch", alias: str, cure: str) -> Finding:
+    from segmentation_assets.io.elasticsearch import MissingPrivilege
+    from segmentation_assets.io.publishing import AliasTaken, published_state
+
+    try:
+        state = published_state(client, alias)
+    except (AliasTaken, MissingPrivilege) as error:  # about this alias alone; the others are looked at all the same
+        return Finding(alias, "problem", error.problem, error.cure)
+    if state is None:
+        return Finding(alias, "note", "nothing published yet", cure)
+    return Finding(alias, "ok", f"{state.documents:,} documents in {state.index}")

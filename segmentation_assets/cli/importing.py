@@ -82,7 +82,7 @@ def import_file(
         others = ", ".join(f"{name} {n:,}" for name, n in counts.events_other.most_common(5))
         out.print(
             f"UBI: {counts.events_joined:,} events joined ({counts.clicks_joined:,} clicks), "
-            f"{counts.events_unmatched:,} on queries that are not in the file, "
+            f"{counts.events_unmatched:,} on queries that are not in the file or are no sessions, "
             f"{sum(counts.events_other.values()):,} of other kinds{f': {others}' if others else ''}.",
             markup=False,
             soft_wrap=True,

@@ -39,7 +39,9 @@ def collect(
     state = published_state(client, alias)
     live = state if "es_user_segments" in reached else None
     cards = _load(store, "personas", Personas, reached)
-    profiles = _load(store, "es_user_profiles", PublishedProfiles, reached)
+    last_profiles = _load(store, "es_user_profiles", PublishedProfiles, set(report.wanted))
+    profiles = last_profiles if "es_user_profiles" in reached else None
+    kept_profiles = published_state(client, last_profiles.alias) if last_profiles and not profiles else None
     page = _load(store, "segmentation_report", WrittenReport, reached)
     return {
         "run_id": report.run_id,
@@ -106,6 +108,13 @@ def collect(
         ],
         "profiles": {"alias": profiles.alias, "index": profiles.index, "documents": profiles.documents}
         if profiles
+        else None,
+        "profiles_still_published": {
+            "alias": kept_profiles.alias,
+            "index": kept_profiles.index,
+            "documents": kept_profiles.documents,
+        }
+        if kept_profiles
         else None,
         "report": page.path if page else None,
         "unevaluated": [{"asset": asset, "name": name} for asset, name in report.unevaluated],
@@ -207,14 +216,14 @@ def show_failure(result: dict[str, Any]) -> None:
             )
     for step, message in result["failures"].items():
         err.print(f"[bold red]Failed:[/] {step}: {escape(message)}", soft_wrap=True)
-    kept = result["still_published"]
-    if kept:
-        err.print(
-            f"Readers of {kept['alias']} still see what was published before "
-            f"({kept['documents']:,} documents in {kept['index']}).",
-            soft_wrap=True,
-        )
-    elif result["published"] is None:
+    for kept in (result["still_published"], result["profiles_still_published"]):
+        if kept:
+            err.print(
+                f"Readers of {kept['alias']} still see what was published before "
+                f"({kept['documents']:,} documents in {kept['index']}).",
+                soft_wrap=True,
+            )
+    if result["published"] is None and result["still_published"] is None:
         err.print("Nothing was published.")
 
 

@@ -234,7 +234,7 @@ def _lines(entries: Iterable[Any], running: str) -> Iterator[tuple[Text | None, 
             yield None, step
         elif event.is_step_success and step in _KNOWN:
             yield (
-                Text.assemble(("  done ", "green"), f"{step:<18} {event.step_success_data.duration_ms / 1000:6.2f} s"),
+                Text.assemble(("  done ", "green"), f"{step:<19} {event.step_success_data.duration_ms / 1000:6.2f} s"),
                 "",
             )
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":

@@ -98,12 +98,16 @@ def rules(json: JsonOption = False, data_dir: DataDirOption = None, config: Conf
     from segmentation_assets.core.users.rules import apply_rules
     from segmentation_assets.core.users.scores import UserScores
     from segmentation_assets.defs.resources import resolved_resources
+    from segmentation_assets.io.artifacts import ArtifactMissingError
 
     _, settings, storage = resolved_resources()
     written = settings.rules()
-    found = apply_rules(
-        written, storage.store.load("user_features", UserFeatures), storage.store.load("user_scores", UserScores)
-    )
+    try:
+        features = storage.store.load("user_features", UserFeatures)
+        scores = storage.store.load("user_scores", UserScores)
+    except ArtifactMissingError as error:
+        raise ArtifactMissingError(error.problem, "Run `segments run --users` first.") from None
+    found = apply_rules(written, features, scores)
     if json:
         print_json(
             {"rules": [asdict(entry) for entry in found.report], "overlaps": [asdict(pair) for pair in found.overlaps]}

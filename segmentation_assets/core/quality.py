@@ -225,7 +225,7 @@ def require_publishable(outcomes: list[CheckOutcome]) -> None:
     if failed:
         raise PublishRefusedError(
             "Not published: " + "; ".join(f"{outcome.name}: {outcome.message}" for outcome in failed) + ".",
-            "Readers keep the segments published before. Mend the data or the settings, and materialize again.",
+            "Readers keep what was published before. Mend the data or the settings, and materialize again.",
         )
 
 

@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core.plots import GREY, INK, NARROW, PALETTE, SURFACE, Form, cut, new_figure, rendered, shown
+from segmentation_assets.core.report.wording import percent
 from segmentation_assets.core.users.behaviour import BehaviourModel
 from segmentation_assets.core.users.cleaning import CleaningAccount
 from segmentation_assets.core.users.clustering.base import NOISE
-from segmentation_assets.core.users.features import FEATURES, Feature, UserFeatures
-from segmentation_assets.core.users.personas import NOISE_NAME, Personas
+from segmentation_assets.core.users.features import FEATURES, Feature, UserFeatures, marked
+from segmentation_assets.core.users.personas import NOISE_NAME, Personas, may_be_shown, number
 from segmentation_assets.core.users.rules import RuleSegments
 from segmentation_assets.core.users.scores import UserScores
 
@@ -76,9 +77,10 @@ def chosen_features(features: UserFeatures, personas: Personas | None = None, li
     """The features that tell the clusters apart best, in the order of ``FEATURES``.
 
     By the largest effect that any persona has in them; where there are no traits, the ones of a fixed choice that are
-    there, and then others. Shares of hours, categories and the like are shown only as somebody's trait.
+    there, and then others. Shares of hours, categories and the like are shown only as somebody's trait, and those that
+    next to nobody has not at all (``personas.may_be_shown``).
     """
-    there = [name for name in features.table.column_names if name != "user_id"]
+    there = may_be_shown(features)
     strength: dict[str, float] = {}
     for card in personas.cards if personas else []:
         for trait in card.traits:
@@ -240,7 +242,8 @@ def rfm_map(scores: UserScores, features: UserFeatures | None = None, cell: str 
     if not there.any():
         _nothing(axes, "No user has both scores")
         return rendered(figure, form)
-    groups = int(max(recency[there].max(), frequency[there].max()))
+    # Scores that an earlier version stored do not say of how many groups they are.
+    groups = int(max(scores.groups, recency[there].max(), frequency[there].max()))
     code = (groups - recency) * groups + frequency - 1  # the latest on top, the most frequent to the right
     users = np.bincount(code[there], minlength=groups * groups).reshape(groups, groups).astype(np.float64)
     values = np.where(users > 0, users, np.nan)
@@ -278,7 +281,7 @@ def loyalty(scores: UserScores, form: Form = "png") -> bytes:
     tier = there["loyalty_tier"].to_numpy()
     edges = np.linspace(0, 100, 21)
     bottom = np.zeros(len(edges) - 1)
-    handles, words = [], shown([f"{cut(name, 20)}: {users:,} ({users / len(index):.0%})" for name, users in tiers])
+    handles, words = [], shown([f"{cut(name, 20)}: {users:,} ({percent(users / len(index))})" for name, users in tiers])
     for place, (name, _) in enumerate(tiers):
         users = np.histogram(index[tier == name], edges)[0]
         strength = 0.3 + 0.7 * (place / (len(tiers) - 1) if len(tiers) > 1 else 1.0)
@@ -328,8 +331,8 @@ def k_distances(distances: NDArray[np.float64], eps: float | None = None, form: 
         inside = float((curve <= eps).mean())
         axes.axhline(eps, color=PALETTE[1], linestyle="--", linewidth=1.2)
         axes.annotate(
-            f"suggested eps = {eps:.3g}: {inside:.0%} of the users below", (0.02, eps), fontsize=9, color=INK,
-            xycoords=("axes fraction", "data"), xytext=(0, 4), textcoords="offset points",
+            f"suggested eps = {number(eps, 3)}: {percent(inside)} of the users below", (0.02, eps), fontsize=9,
+            color=INK, xycoords=("axes fraction", "data"), xytext=(0, 4), textcoords="offset points",
         )  # fmt: skip
     axes.set_xlim(0, len(curve) * 1.02)
     axes.set_ylim(0, max(curve[-1], eps or 0.0) * 1.12 or 1.0)
@@ -347,7 +350,7 @@ def cluster_sizes(personas: Personas, form: Form = "png") -> bytes:
         "Users by persona",
         [card.name for card in cards],
         [card.users for card in cards],
-        [f"{card.users:,} ({card.share:.0%})" for card in cards],
+        [f"{card.users:,} ({percent(card.share)})" for card in cards],
         [colors[card.cluster] for card in cards],
         form,
         "No personas",
@@ -361,7 +364,7 @@ def rule_sizes(rules: RuleSegments, form: Form = "png") -> bytes:
         "Users by rule; a user can be in several",
         [rule.name for rule in report],
         [0 if rule.unusable else rule.users for rule in report],
-        ["not applied" if rule.unusable else f"{rule.users:,} ({rule.share:.0%})" for rule in report],
+        ["not applied" if rule.unusable else f"{rule.users:,} ({percent(rule.share)})" for rule in report],
         [PALETTE[0]] * len(report),
         form,
         "No rules",
@@ -409,13 +412,13 @@ def cleaning_bars(account: CleaningAccount, form: Form = "png") -> bytes:
         for reason, count in sorted(aside.items(), key=lambda item: (-item[1], item[0])):
             names.append(f"{what}: {reason.replace('_', ' ')}")
             shares.append(count / read if read else 0.0)
-            texts.append(f"{count:,} ({_percent(shares[-1])})")
+            texts.append(f"{count:,} ({percent(shares[-1])})")
             colors.append(PALETTE[1])
     for imputation in account.imputations:
         if imputation.cells:
             names.append(f"{imputation.column} filled in")
             shares.append(imputation.cells / account.sessions_used if account.sessions_used else 0.0)
-            texts.append(f"{imputation.cells:,} ({_percent(shares[-1])})")
+            texts.append(f"{imputation.cells:,} ({percent(shares[-1])})")
             colors.append(PALETTE[0])
     return _bars(
         "Set aside (orange) and filled in (blue)", names, shares, texts, colors, form,
@@ -443,7 +446,7 @@ def segment_shares(personas: Personas, form: Form = "png") -> bytes:
         shares = np.column_stack([shares, rest])
         columns = [*columns, "all others"]
     small = 8 if len(columns) > 6 else 9
-    _heat(axes, shares, [[_percent(value) for value in row] for row in shares.tolist()], most=1.0, fontsize=small)
+    _heat(axes, shares, [[_whole_percent(value) for value in row] for row in shares.tolist()], most=1.0, fontsize=small)
     axes.set_xticks(
         range(len(columns)), **shown(columns, 18), fontsize=9, rotation=30, ha="right", rotation_mode="anchor"
     )
@@ -456,10 +459,7 @@ def _labels_of(features: UserFeatures, model: BehaviourModel) -> NDArray[np.int6
     nowhere = NOISE - 1
     place = pc.index_in(features.table["user_id"].combine_chunks(), model.users)
     labels = pa.array(model.labels.astype(np.int64)).take(place).fill_null(nowhere).to_numpy(zero_copy_only=False)
-    marks = pc.list_value_length(features.noise["noise"].combine_chunks()).fill_null(0)
-    marked = features.noise["user_id"].combine_chunks().filter(pc.greater(marks, 0))
-    is_marked = pc.is_in(features.table["user_id"].combine_chunks(), marked).to_numpy(zero_copy_only=False)
-    return np.where(is_marked, nowhere, labels)
+    return np.where(marked(features), nowhere, labels)
 
 
 def _of_users(table: pa.Table, column: str, users: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -557,16 +557,18 @@ def _nothing(axes, text: str) -> None:  # type: ignore[no-untyped-def]
 
 
 def _short(value: float) -> str:
-    """A number that fits into a cell: 940, 9,400, 94k."""
+    """A number that fits into a cell: 940, 9,400, 94k, 1.25M."""
     if not np.isfinite(value):
         return ""
-    if value >= 999_500:
-        return f"{value / 1e6:.1f}M"
-    if value >= 9_999.5:
-        return f"{value / 1e3:.0f}k"
-    return f"{value:,.0f}" if value >= 99.5 or value == int(value) else f"{value:.3g}"
+    for letter, size in _SIZES.items():
+        if abs(value) >= max(0.9995 * size, 9_999.5):
+            return number(value / size, 3) + letter
+    return number(value, 3)
 
 
-def _percent(share: float) -> str:
-    """A share that is not rounded to nothing."""
+_SIZES = {"T": 1e12, "B": 1e9, "M": 1e6, "k": 1e3}
+
+
+def _whole_percent(share: float) -> str:
+    """A share that is not rounded to nothing, for cells without room for a decimal."""
     return "<1%" if 0 < share < 0.005 else f"{share:.0%}"

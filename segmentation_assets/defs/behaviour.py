@@ -11,7 +11,7 @@ from segmentation_assets.core.users.personas import Personas, describe
 from segmentation_assets.core.users.preprocessing import transform
 from segmentation_assets.defs.metadata import check_result, picture, table
 from segmentation_assets.defs.resources import ArtifactIOManager, SettingsResource
-from segmentation_assets.io.artifacts import last_of
+from segmentation_assets.io.profile_store import model_before
 
 _LABELED = ["user_id", "search_query", "segment", "timestamp"]
 
@@ -31,7 +31,7 @@ def behaviour_clusters(
     io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[BehaviourModel]:
     """Find the clusters and assign everybody."""
-    previous = last_of(io_manager.store, "behaviour_clusters", BehaviourModel, context.log.warning)
+    previous = model_before(io_manager.store, context.log.warning)
     model = fit_behaviour(user_features, settings.load().behaviour, previous)
     stability = model.stability
     return dg.Output(

@@ -17,8 +17,9 @@ from segmentation_assets.core.users.rules import RuleSegments
 from segmentation_assets.core.users.scores import UserScores
 from segmentation_assets.defs.metadata import check_result
 from segmentation_assets.defs.progress import log_progress
-from segmentation_assets.defs.resources import ElasticsearchResource, SettingsResource
-from segmentation_assets.io.profile_store import PublishedProfiles, publish_profiles
+from segmentation_assets.defs.publishing import above
+from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
+from segmentation_assets.io.profile_store import PublishedProfiles, mark_served, publish_profiles
 from segmentation_assets.io.session_store import count_sessions
 
 
@@ -42,11 +43,14 @@ def es_user_profiles(
     labeled_segments: LabeledSegments,
     elasticsearch: ElasticsearchResource,
     settings: SettingsResource,
+    io_manager: dg.ResourceParam[ArtifactIOManager],
 ) -> dg.Output[PublishedProfiles]:
     """Put everything about each user side by side, and publish it unless a check does not hold."""
     chosen = settings.load()
-    # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run.
-    require_publishable(quality.profile_gate(clean_sessions, behaviour_clusters, labeled_segments, chosen.checks))
+    # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run, and a run of the
+    # user side alone after one failed above it.
+    gate = quality.profile_gate(clean_sessions, behaviour_clusters, labeled_segments, chosen.checks)
+    require_publishable(gate + [outcome for outcome in above(io_manager, chosen) if outcome not in gate])
     profiles = build_profiles(
         user_features,
         user_scores,
@@ -67,6 +71,7 @@ def es_user_profiles(
             now=datetime.now(UTC),
             on_progress=log_progress(context.log),
         )
+    mark_served(io_manager.store, published.model_version)
     return dg.Output(
         published,
         metadata={

@@ -43,7 +43,7 @@ def es_user_segments(
     chosen = settings.load()
     # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run.
     gate = quality.publish_gate(labeled_segments, chosen.checks)
-    quality.require_publishable(gate + [outcome for outcome in _above(io_manager, chosen) if outcome not in gate])
+    quality.require_publishable(gate + [outcome for outcome in above(io_manager, chosen) if outcome not in gate])
     with elasticsearch.client() as client:
         published = publish_segments(
             client,
@@ -73,7 +73,7 @@ def es_user_segments(
     )
 
 
-def _above(io_manager: ArtifactIOManager, chosen: Settings) -> list[quality.CheckOutcome]:
+def above(io_manager: ArtifactIOManager, chosen: Settings) -> list[quality.CheckOutcome]:
     """The numbers of what is stored further up.
 
     A check that failed there stopped the run before it labelled anything: the labels are then still those of the data

@@ -11,20 +11,7 @@ from segmentation_assets.paths import DataDir
 
 @dg.asset(
     group_name="users",
-    deps=[
-        "raw_sessions",
-        "tfidf_matrix",
-        "kmeans_model",
-        "labeled_segments",
-        "clean_sessions",
-        "user_attributes",
-        "user_features",
-        "user_scores",
-        "rule_segments",
-        "behaviour_clusters",
-        "personas",
-        "es_user_profiles",
-    ],
+    deps=["es_user_profiles"],  # and with it on all that the page shows
     kinds={"html", "python"},
     owners=["team:segmentation"],
     code_version="1",

@@ -12,6 +12,7 @@ from segmentation_assets.core.users import quality
 from segmentation_assets.core.users.attributes import UserAttributes
 from segmentation_assets.core.users.cleaning import CleanSessions, clean
 from segmentation_assets.core.users.features import UserFeatures, measure
+from segmentation_assets.core.users.personas import may_be_shown
 from segmentation_assets.core.users.rules import RuleSegments, apply_rules
 from segmentation_assets.core.users.scores import UserScores, score
 from segmentation_assets.defs.metadata import check_result, picture, table
@@ -151,6 +152,7 @@ def user_features(
         user_attributes.table,
         settings.load().features,
     )
+    shown = set(may_be_shown(found))
     return dg.Output(
         found,
         metadata={
@@ -158,7 +160,7 @@ def user_features(
             "window": f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC",
             "features": table(
                 [
-                    {"group": group, "features": ", ".join(names[:12]) + (" .." if len(names) > 12 else "")}
+                    {"group": group, "features": ", ".join([name for name in names if name in shown])}
                     for group, names in found.groups.items()
                 ],
                 {"group": "string", "features": "string"},

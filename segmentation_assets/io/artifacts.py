@@ -274,6 +274,25 @@ def last_of(store: ArtifactStore, name: str, kind: type[T], warn: Callable[[str]
         return None
 
 
+def serving_or_last(store: ArtifactStore, name: str, mark: str, kind: type[T], warn: Callable[[str], None]) -> T | None:
+    """The version with a mark, or the latest one while none has it; None where there is none.
+
+    Args:
+        store: where it lies.
+        name: of the results.
+        mark: on the version that readers are served by. Others may have been stopped by a check.
+        kind: the dataclass.
+        warn: told when a version cannot be read (it is then passed over).
+    """
+    marked = store.marked(name, mark)
+    for folder in ([marked] if marked else []) + store.history(name):
+        try:
+            return load_artifact(kind, folder)
+        except ArtifactUnreadableError as error:
+            warn(str(error))
+    return None
+
+
 def _written(path: Path) -> int:
     """When it was written, in nanoseconds; 0 for what is not there, or not any more."""
     try:

@@ -11,7 +11,8 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -310,7 +311,7 @@ def parquet_rows(path: Path) -> Rows:
 
 def _column(column: pa.Array) -> list[Any]:
     kind = column.type
-    convert = _nested_value if pa.types.is_nested(kind) and _may_hold_times(kind) else _plain_value
+    convert = _nested_value if pa.types.is_nested(kind) and _foreign_to_json(kind) else _plain_value
     try:
         if pa.types.is_timestamp(kind):
             # Python's times have no nanoseconds, and the names of zones are not known everywhere.
@@ -320,10 +321,12 @@ def _column(column: pa.Array) -> list[Any]:
         return [_scalar(scalar, convert) for scalar in column]
 
 
-def _may_hold_times(kind: pa.DataType) -> bool:
+def _foreign_to_json(kind: pa.DataType) -> bool:
+    """Whether there may be values of it, or in it, that JSON cannot hold."""
     if pa.types.is_nested(kind):
-        return any(_may_hold_times(kind.field(place).type) for place in range(kind.num_fields))
-    return bool(pa.types.is_temporal(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        return any(_foreign_to_json(kind.field(place).type) for place in range(kind.num_fields))
+    known = (pa.types.is_temporal, pa.types.is_decimal, pa.types.is_binary, pa.types.is_large_binary)
+    return any(is_one(kind) for is_one in known)
 
 
 def _scalar(scalar: Any, convert: Callable[[object], object]) -> object:
@@ -336,9 +339,16 @@ def _scalar(scalar: Any, convert: Callable[[object], object]) -> object:
 
 
 def _plain_value(value: object) -> object:
-    """What JSON can hold: ISO text for a time; text for bytes (older writers do not mark their text as such)."""
+    """What JSON can hold: ISO text for a time, seconds for a span of it, a number for a decimal; text for bytes (older
+    writers do not mark their text as such).
+    """
     if isinstance(value, date):  # every datetime is one
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        # Databases export whole numbers so, ids among them, with more digits than a float has.
+        return int(value) if value.as_tuple().exponent == 0 else float(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     return value
@@ -347,6 +357,6 @@ def _plain_value(value: object) -> object:
 def _nested_value(value: object) -> object:
     if isinstance(value, dict):
         return {name: _nested_value(item) for name, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):  # a map's entries are tuples
         return [_nested_value(item) for item in value]
     return _plain_value(value)

@@ -13,12 +13,12 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 
 from segmentation_assets.core import details
 from segmentation_assets.core.moments import parse_timestamp
+from segmentation_assets.core.sessions import usable_query
+from segmentation_assets.core.values import usable_id
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import ubi
 from segmentation_assets.io.formats import (
@@ -83,6 +85,7 @@ _OF_JSON = ("ndjson", "bulk", "json")
 _NAMES_SHOWN = 40
 _EXCITE_COLUMNS = ("user_id", "timestamp", "search_query")
 _EXCITE_TIME = "%y%m%d%H%M%S"
+_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")  # since 1970: from 1973 to 2286; as milliseconds the spring of 1970
 _EXCITE_LINE = re.compile(r"[0-9A-Fa-f]{16}\t\d{12}\t[^\t]*")
 
 
@@ -127,6 +130,7 @@ class ImportPlan:
         format: one of ``FORMATS``.
         columns: our field name -> the name in the file. A field that is missing here is absent.
         timestamp_format: ``iso`` (values go on as they are), ``epoch_second``, ``epoch_millis`` or a strptime pattern.
+        timestamp_guessed: whether nobody said so. A guess costs no value: one that is not in the format stays as it is.
         assumed: what was found out or guessed and not said, in sentences for people.
         delimiter: between the cells of a CSV.
         header: the names of the cells when the file does not hold them.
@@ -141,6 +145,7 @@ class ImportPlan:
     delimiter: str = ","
     header: tuple[str, ...] | None = None
     encoding: str = "utf-8"
+    timestamp_guessed: bool = False
 
 
 @dataclass
@@ -176,11 +181,11 @@ class Reading(Iterator[ImportRecord]):
 
     def _read(self) -> Iterator[ImportRecord]:
         seen = _Seen()
-        convert = _converter(self.plan.timestamp_format)
+        times = _Times.of(self.plan)
         cells = self.plan.format in _OF_CELLS
         try:
             for own_id, row in _rows(self.plan, self.counts):
-                record = _record(own_id, row, self.plan.columns, convert, cells, seen)
+                record = _record(own_id, row, self.plan.columns, times, cells, seen)
                 self.counts.records += 1
                 self.counts.identical = seen.repeated
                 self.counts.unreadable += not isinstance(record.document, dict)
@@ -208,7 +213,8 @@ def read_file(
         path: a file; text may be compressed with gzip.
         format: one of ``FORMATS``.
         mapping: our field name, of ``FIELDS`` or ``DETAILS``, -> the column or (dotted) JSON field that holds it.
-        timestamp_format: ``iso``, ``epoch_second``, ``epoch_millis`` or a strptime pattern. Without a zone it is UTC.
+        timestamp_format: ``iso``, ``epoch_second``, ``epoch_millis`` or a strptime pattern, of all times in the file.
+            Without a zone it is UTC. Not given: ISO or milliseconds, save what can only be seconds since 1970.
         columns: names of the cells of a CSV or TSV that has no header.
         delimiter: between the cells of a CSV.
         encoding: of text; default UTF-8, or UTF-16 when the file begins with its mark.
@@ -291,9 +297,10 @@ def plan_import(
     if not sample.seen and chosen != "ubi":
         raise EmptyFile(f"{path} has no rows.", "Check the export that wrote it.")
     found = _find_columns(path, chosen, sample, mapping, assumed)
-    if timestamp_format is None and chosen != "ubi":
-        timestamp_format = _likely_time_format(sample, found.get("timestamp"), assumed)
-    return ImportPlan(path, chosen, found, timestamp_format or "iso", tuple(assumed), separator, header, file.encoding)
+    guessed = timestamp_format is None
+    if timestamp_format is None:
+        timestamp_format = _likely_time_format(sample, found, assumed)
+    return ImportPlan(path, chosen, found, timestamp_format, tuple(assumed), separator, header, file.encoding, guessed)
 
 
 @dataclass(frozen=True)
@@ -502,19 +509,27 @@ def _cells(format: str, name: str) -> bool:
     return name == "events" and format in _OF_CELLS
 
 
-def _likely_time_format(sample: _Sample, column: str | None, assumed: list[str]) -> str | None:
+def _likely_time_format(sample: _Sample, columns: Mapping[str, str], assumed: list[str]) -> str:
     """Epoch seconds would be taken for milliseconds, in January 1970, and nobody would notice."""
-    values = [value for row in sample.rows if column and (value := _value(row, column)) not in (None, "")]
-    seconds = [
-        isinstance(value, str | int | float)
-        and not isinstance(value, bool)
-        and re.fullmatch(r"\d{9,10}(\.\d+)?", str(value).strip()) is not None
-        for value in values
-    ]
-    if values and sum(seconds) > len(values) / 2:
+
+    def values(name: str) -> list[Any]:
+        found = (_value(row, columns[name]) for row in sample.rows if name in columns)
+        return [value for value in found if value not in (None, "")]
+
+    times = values("timestamp")
+    if times and sum(map(_is_seconds, times)) > len(times) / 2:
         assumed.append("Times are seconds since 1970 (epoch_second).")
         return "epoch_second"
-    return None
+    lists = [events for events in values("events") if isinstance(events, list)]
+    of_events = [event.get("timestamp") for events in lists for event in events if isinstance(event, dict)]
+    if any(map(_is_seconds, (*values("start"), *values("end"), *of_events))):
+        assumed.append("Times of start, end and events that are numbers of 9 or 10 digits are seconds since 1970.")
+    return "iso"
+
+
+def _is_seconds(value: object) -> bool:
+    number = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return number and _SECONDS.fullmatch(str(value).strip()) is not None
 
 
 # ----------------------------------------------------------------------------------------------------------------- rows
@@ -538,14 +553,29 @@ def _rows(plan: ImportPlan, counts: ImportCounts, sampling: bool = False) -> Row
 
 def _joined(plan: ImportPlan, counts: ImportCounts) -> Rows:
     queries = 0
-    for row in ubi.join(partial(ndjson_rows, plan.path, plan.encoding), counts):
+    for row in ubi.join(partial(ndjson_rows, plan.path, plan.encoding), counts, _as_session(plan)):
         queries += 1
-        yield None, row
+        yield (row["session_id"] if isinstance(row, dict) else None), row
     if not queries:
         raise NoColumnFor(
             f"{plan.path} holds {counts.events:,} UBI events and no query.",
             "Export ubi_queries as well, into the same file: who searched for what is in there.",
         )
+
+
+def _as_session(plan: ImportPlan) -> ubi.AsSession:
+    """What ``_record`` and ``core.sessions`` will find in a query of UBI, as far as it can keep it from being one."""
+    convert = _Times.of(plan).timestamp
+
+    def session(row: Mapping[str, Any]) -> tuple[datetime, str] | None:
+        user, query, time = (_value(row, plan.columns[name]) for name in REQUIRED)
+        key = usable_id(_first_that_is_one(_value(row, plan.columns["session_id"]), row["session_id"]))
+        if key is None or usable_id(user) is None or usable_query(query) is None:
+            return None
+        moment = parse_timestamp(convert(time))
+        return None if moment is None else (moment, key)
+
+    return session
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -555,7 +585,7 @@ def _record(
     own_id: object,
     row: Row,
     columns: Mapping[str, str],
-    convert: "_Converter",
+    times: "_Times",
     cells: bool,
     seen: "_Seen",
 ) -> ImportRecord:
@@ -571,20 +601,20 @@ def _record(
         document = {name: value for name, value in document.items() if name not in DETAILS or not _blank(value)}
         if "clicked_product_ids" in document:
             document["clicked_product_ids"] = _clicks_in(document["clicked_product_ids"])
-    for name in ("timestamp", "start", "end"):
+    for name, convert in (("timestamp", times.timestamp), ("start", times.others), ("end", times.others)):
         if document.get(name) is not None:
             document[name] = convert(document[name])
-    if "events" in document and convert.format != "iso":
-        document["events"] = _with_times(document["events"], convert)
-    key = next((key for key in (document.pop("session_id", None), own_id) if not _blank(key)), None)
+    if "events" in document:
+        document["events"] = _with_times(document["events"], times.others)
+    key = _first_that_is_one(document.pop("session_id", None), own_id)
     if key is None:
         return ImportRecord(seen.name(_identity(document)), document)
     return ImportRecord(key, {"session_id": key, **document})
 
 
-def _with_times(events: object, convert: "_Converter") -> object:
+def _with_times(events: object, convert: "_Convert") -> object:
     """Events with their times converted; whatever is no list of objects stays as it is."""
-    if not isinstance(events, list):
+    if not isinstance(events, list) or convert is _unchanged:
         return events
     return [
         {**event, "timestamp": convert(event["timestamp"])}
@@ -592,6 +622,11 @@ def _with_times(events: object, convert: "_Converter") -> object:
         else event
         for event in events
     ]
+
+
+def _first_that_is_one(*keys: object) -> object:
+    """The first id that is not blank; None where all are."""
+    return next((key for key in keys if not _blank(key)), None)
 
 
 def _blank(key: object) -> bool:
@@ -682,6 +717,38 @@ class _Seen:
 # ---------------------------------------------------------------------------------------------------------------- times
 
 
+_Convert = Callable[[object], object]
+
+
+@dataclass(frozen=True)
+class _Times:
+    """How times are converted.
+
+    Attributes:
+        timestamp: that of a session.
+        others: start, end, and those of events. They may have come from elsewhere, and be in another format.
+    """
+
+    timestamp: _Convert
+    others: _Convert
+
+    @classmethod
+    def of(cls, plan: ImportPlan) -> Self:
+        if plan.timestamp_guessed:
+            return cls(_from_seconds if plan.timestamp_format == "epoch_second" else _unchanged, _from_seconds)
+        convert = _converter(plan.timestamp_format)
+        return cls(convert, convert)
+
+
+def _unchanged(value: object) -> object:
+    return value
+
+
+def _from_seconds(value: object) -> object:
+    """ISO text for what looks like seconds since 1970; anything else stays as it is."""
+    return _EPOCH_SECONDS(value) if _is_seconds(value) else value
+
+
 @dataclass(frozen=True)
 class _Converter:
     """Turns a time in the file's format into ISO text; what is no such time stays recognisably none."""
@@ -690,8 +757,6 @@ class _Converter:
     _epoch: datetime = field(default=datetime(1970, 1, 1, tzinfo=UTC), repr=False)
 
     def __call__(self, value: object) -> object:
-        if self.format == "iso":
-            return value
         moment = self._parse(value)
         if moment is not None:
             return moment.isoformat()
@@ -713,8 +778,13 @@ class _Converter:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _converter(timestamp_format: str) -> _Converter:
-    if timestamp_format not in ("iso", "epoch_second", "epoch_millis"):
+_EPOCH_SECONDS = _Converter("epoch_second")
+
+
+def _converter(timestamp_format: str) -> _Convert:
+    if timestamp_format == "iso":
+        return _unchanged
+    if timestamp_format not in ("epoch_second", "epoch_millis"):
         now = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
         try:
             if "%" not in timestamp_format:

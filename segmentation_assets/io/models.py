@@ -16,7 +16,13 @@ from segmentation_assets.core.churn import Churn
 from segmentation_assets.core.labels import ClusterLabel, LabeledSegments
 from segmentation_assets.core.model import ClusterModel
 from segmentation_assets.errors import SegmentsError
-from segmentation_assets.io.artifacts import ArtifactStore, ArtifactUnreadableError, load_artifact, load_field
+from segmentation_assets.io.artifacts import (
+    ArtifactStore,
+    ArtifactUnreadableError,
+    load_artifact,
+    load_field,
+    serving_or_last,
+)
 from segmentation_assets.io.publishing import PublishedIndex, PublishedState, list_published, rollback
 
 MODEL = "kmeans_model"
@@ -91,13 +97,7 @@ def model_before(store: ArtifactStore, warn: Callable[[str], None]) -> ClusterMo
         store: where the assets' results lie.
         warn: told when a stored model cannot be read (it is then passed over).
     """
-    serving = store.marked(MODEL, SERVES)
-    for folder in ([serving] if serving else []) + store.history(MODEL):
-        try:
-            return load_artifact(ClusterModel, folder)
-        except ArtifactUnreadableError as error:
-            warn(str(error))
-    return None
+    return serving_or_last(store, MODEL, SERVES, ClusterModel, warn)
 
 
 def served(store: ArtifactStore, warn: Callable[[str], None]) -> tuple[LabeledSegments, ClusterModel] | None:

@@ -4,15 +4,15 @@ What belongs here: which stored results make a report. What does not: how it loo
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from segmentation_assets.core import plots, quality
-from segmentation_assets.core.labels import LabeledSegments, shared_queries, summarize
+from segmentation_assets.core.labels import LabeledSegments, assigned, summarize, to_pass_on
 from segmentation_assets.core.model import ClusterModel
 from segmentation_assets.core.report.page import ReportData, render
 from segmentation_assets.core.sessions import Intake, Sessions
@@ -22,17 +22,14 @@ from segmentation_assets.core.users.attributes import UserAttributes
 from segmentation_assets.core.users.behaviour import BehaviourModel
 from segmentation_assets.core.users.cleaning import CleanSessions
 from segmentation_assets.core.users.clustering.dbscan import suggest_eps
-from segmentation_assets.core.users.features import UserFeatures
-from segmentation_assets.core.users.personas import TYPED_BY, Personas, marked
+from segmentation_assets.core.users.features import UserFeatures, marked
+from segmentation_assets.core.users.personas import TYPED_BY, Personas
 from segmentation_assets.core.users.preprocessing import transform
 from segmentation_assets.core.users.rules import RuleSegments
 from segmentation_assets.core.users.scores import UserScores
 from segmentation_assets.core.vectorize import TfidfMatrix
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io.artifacts import ArtifactMissingError, ArtifactStore
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 T = TypeVar("T")
 
@@ -86,14 +83,18 @@ def collect_report(store: ArtifactStore, settings: Settings, now: datetime) -> R
     distances = eps = None
     if rows is not None and features and behaviour and behaviour.method == "dbscan" and (~marked(features)).any():
         eps, distances = suggest_eps(rows[~marked(features)], settings.behaviour.min_samples)
-    # A run that stopped half-way leaves results of two runs; what does not belong together is left out.
+        eps = behaviour.details.get("eps", eps)
+    # A run that stopped half-way leaves results of two runs; what does not belong together is left out. And the page
+    # may be passed on, so it shows only what several people typed.
+    shown, query_map = None, None
+    if labeled and tfidf and model and labeled.model_version == model.version and assigned(model, tfidf):
+        shown = to_pass_on(labeled, tfidf, TYPED_BY)
+        query_map = plots.query_map(tfidf, model, shown, settings.clusters.seed, form="svg")
     return ReportData(
         generated_at=now,
-        segments=_segments(labeled) if labeled else None,
+        segments=summarize(shown) if shown else None,
         churn=labeled.churn if labeled else None,
-        query_map=plots.query_map(tfidf, model, labeled, settings.clusters.seed, form="svg")
-        if labeled and model and tfidf and labeled.model_version == model.version
-        else None,
+        query_map=query_map,
         features=features,
         scores=stored("user_scores", UserScores),
         rules=stored("rule_segments", RuleSegments),
@@ -107,16 +108,6 @@ def collect_report(store: ArtifactStore, settings: Settings, now: datetime) -> R
         intake=_intake(store),
         checks=_checks(_intake(store), model, labeled, clean, behaviour, settings),
     )
-
-
-def _segments(labeled: LabeledSegments) -> "pd.DataFrame":
-    """The segments with those of their sample queries that several people typed: the page may be passed on."""
-    import pandas as pd
-
-    found = summarize(labeled)
-    shared = shared_queries(labeled, chain.from_iterable(found["sample_queries"]), TYPED_BY)
-    samples = [[query for query in queries if query in shared] for queries in found["sample_queries"]]
-    return found.assign(sample_queries=pd.Series(samples, index=found.index, dtype=object))
 
 
 def _intake(store: ArtifactStore) -> Intake | None:
@@ -160,14 +151,17 @@ def write_report(data: ReportData, path: Path) -> WrittenReport:
         ReportNotWrittenError: the folder cannot be made or written to.
     """
     page = render(data).encode()
-    beside = path.with_name(f".{path.name}-{uuid4().hex}")
+    path = path.absolute()
+    beside = path.parent / f".{path.name}-{uuid4().hex}"  # the name of a folder above may be empty
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(page)
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ReportNotWrittenError(
             f"The report cannot be written to {path}: {error.strerror}.", "Choose another file with --output."
         ) from None
-    return WrittenReport(str(path.absolute()), len(page))
+    finally:
+        with suppress(OSError):  # it is there after a failure only, and not after every one
+            beside.unlink()
+    return WrittenReport(str(path), len(page))

@@ -1,8 +1,8 @@
 """OpenSearch User Behavior Insights 1.3: queries and what was done with their results, as rows of sessions.
 
 What belongs here: which rows are queries and which are events, what an event says in our words, and joining the two.
-What does not: reading the file (io.formats), what becomes of a row (io.importing), which values can be used
-(core.details): they go on as they were recorded.
+What does not: reading the file (io.formats), what becomes of a row and whether it can be a session (io.importing),
+which values can be used (core.details): they go on as they were recorded.
 
 Source: the UBI specification (https://github.com/o19s/ubi) and the schema of OpenSearch's index ``ubi_events``. They
 fix ``action_name``, ``query_id``, ``timestamp`` and ``event_attributes.object.object_id``; names of actions, and where
@@ -13,9 +13,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from segmentation_assets.core.moments import parse_timestamp
+from segmentation_assets.core.values import usable_id
 from segmentation_assets.io.formats import Row, Rows
 
 ACTIONS: Mapping[str, str] = {
@@ -54,8 +55,8 @@ class EventCounts:
 
     Attributes:
         events: events read.
-        events_joined: of these, events of ours that belong to a query of the file.
-        events_unmatched: of these, events of ours on a query that is not in the file, or on none.
+        events_joined: of these, events of ours that belong to a query of the file that can be a session.
+        events_unmatched: of these, events of ours on a query that is not in the file or can be no session, or on none.
         events_other: of these, by ``action_name``, those that are none of ours, or lack the product they are about.
         clicks_joined: of those joined, clicks.
         clicks_unmatched: of those unmatched, clicks.
@@ -69,6 +70,10 @@ class EventCounts:
     clicks_unmatched: int = 0
 
 
+AsSession = Callable[[Mapping[str, Any]], tuple[datetime, str] | None]
+"""When the session was that a query becomes, and its id; None where the query can be no session."""
+
+
 def looks_like_ubi(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether there is a query or an event of UBI among the rows."""
     return any("query_id" in row and (is_event(row) or "user_query" in row) for row in rows)
@@ -79,7 +84,7 @@ def is_event(row: Mapping[str, Any]) -> bool:
     return "action_name" in row
 
 
-def join(read: Callable[[], Rows], counts: EventCounts) -> Iterator[Row]:
+def join(read: Callable[[], Rows], counts: EventCounts, as_session: AsSession) -> Iterator[Row]:
     """The queries, each with ``session_id``, ``clicked_product_ids`` and, where it has any, ``events`` added.
 
     The file is read twice, so that only events are held in memory, some 150 bytes each, and the time of each query,
@@ -87,13 +92,15 @@ def join(read: Callable[[], Rows], counts: EventCounts) -> Iterator[Row]:
 
     One search can take several requests (results, facets, suggestions) under one query_id. UBI tells them apart by the
     response, so the session's id does too. Each of them led to the clicks; but the events, which are added up later, go
-    to the earliest request alone, or one purchase would count as several.
+    to one session alone, or one purchase would count as several: to the earliest of those that can be one. Every row
+    with its id has them, since of rows with one id whichever comes last is kept.
 
     Args:
         read: begins to read the rows anew.
         counts: where events are counted; complete after the last row.
+        as_session: asked about a query with its ``session_id``.
     """
-    events, earliest = _gather(read, counts)
+    events, chosen = _gather(read, counts, as_session)
     given: set[str] = set()
     for own_id, row in read():
         if not isinstance(row, dict):
@@ -101,36 +108,39 @@ def join(read: Callable[[], Rows], counts: EventCounts) -> Iterator[Row]:
             continue
         if is_event(row):
             continue
-        query, response = row.get("query_id"), row.get("query_response_id")
-        name = None if query is None else str(query)
+        name = _name(row)
         found = _decoded(events.get(name)) if name is not None else []
-        key = f"{query}:{response}" if query and response else query or own_id
         clicks = [event["product_id"] for event in found if event["event_type"] == "click"]
-        row = {**row, "session_id": key, "clicked_product_ids": clicks}
+        # One odd product must not cost the session: among the events it is left out, and counted, by itself.
+        usable = [product for product in clicks if usable_id(product) is not None]
+        row = {**_identified(own_id, row), "clicked_product_ids": usable}
         row.pop("events", None)
-        if found and name is not None and name not in given and _order(row) == earliest[name]:
-            given.add(name)
+        session = as_session(row) if found else None
+        if name is not None and session is not None and session[1] == chosen[name][1]:
             row["events"] = found
-            counts.events_joined += len(found)
-            counts.events_unmatched -= len(found)
-            counts.clicks_joined += len(clicks)
-            counts.clicks_unmatched -= len(clicks)
+            if name not in given:
+                given.add(name)
+                counts.events_joined += len(found)
+                counts.events_unmatched -= len(found)
+                counts.clicks_joined += len(clicks)
+                counts.clicks_unmatched -= len(clicks)
         yield row
 
 
-def _gather(read: Callable[[], Rows], counts: EventCounts) -> tuple[dict[str, bytearray], dict[str, tuple[str, str]]]:
-    """The events of each query_id, as lines of JSON, and which of its requests is the earliest."""
+def _gather(
+    read: Callable[[], Rows], counts: EventCounts, as_session: AsSession
+) -> tuple[dict[str, bytearray], dict[str, tuple[datetime, str]]]:
+    """The events of each query_id, as lines of JSON, and the session that they go to."""
     events: dict[str, bytearray] = {}
-    earliest: dict[str, tuple[str, str]] = {}
-    for _, row in read():
+    chosen: dict[str, tuple[datetime, str]] = {}
+    for own_id, row in read():
         if not isinstance(row, dict):
             continue
-        query = row.get("query_id")
+        name = _name(row)
         if not is_event(row):
-            if query is not None:
-                order, name = _order(row), str(query)
-                if name not in earliest or order < earliest[name]:
-                    earliest[name] = order
+            session = as_session(_identified(own_id, row)) if name is not None else None
+            if name is not None and session is not None:
+                chosen[name] = min(session, chosen.get(name, session))
             continue
         counts.events += 1
         event = _event(row)
@@ -139,15 +149,24 @@ def _gather(read: Callable[[], Rows], counts: EventCounts) -> tuple[dict[str, by
             continue
         counts.events_unmatched += 1
         counts.clicks_unmatched += event["event_type"] == "click"
-        if query is not None:
-            events.setdefault(str(query), bytearray()).extend(json.dumps(event, separators=(",", ":")).encode() + b"\n")
-    return events, earliest
+        if name is not None:
+            events.setdefault(name, bytearray()).extend(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+    return events, chosen
 
 
-def _order(row: Mapping[str, Any]) -> tuple[str, str]:
-    moment = parse_timestamp(row.get("timestamp"))
-    # What has no time that can be read comes last.
-    return moment.isoformat(timespec="microseconds") if moment else "~", str(row.get("query_response_id"))
+def _name(row: Mapping[str, Any]) -> str | None:
+    """The search that a row is about. A blank name is none, or all that have it would be one search."""
+    query = row.get("query_id")
+    return None if query is None else str(query).strip() or None
+
+
+def _identified(own_id: object, row: Mapping[str, Any]) -> dict[str, Any]:
+    query, response = row.get("query_id"), row.get("query_response_id")
+    if _name(row) is None:
+        query = own_id
+    elif response:
+        query = f"{query}:{response}"
+    return {**row, "session_id": query}
 
 
 def _decoded(lines: bytearray | None) -> list[dict[str, Any]]:

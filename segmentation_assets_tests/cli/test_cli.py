@@ -420,6 +420,10 @@ def test_the_embedded_node_is_started_shown_and_stopped(segments: Any) -> None:
     assert verdicts["user_sessions"]["verdict"] == "problem"
     assert verdicts["user_sessions"]["cure"]
     assert verdicts["elasticsearch"]["verdict"] == "ok"
+    assert (verdicts["user_attributes"]["verdict"], verdicts["user_attributes"]["cure"]) == ("note", "")
+    assert "which is fine" in verdicts["user_attributes"]["seen"]
+    assert (verdicts["user_segments"]["verdict"], verdicts["user_segments"]["cure"]) == ("note", "segments run")
+    assert (verdicts["user_profiles"]["verdict"], verdicts["user_profiles"]["cure"]) == ("note", "segments run --users")
 
     assert segments.ok("elasticsearch", "stop") == "Stopped.\n"
     assert segments.json("elasticsearch", "status", code=3)["state"] == "stopped"
@@ -433,6 +437,34 @@ def test_doctor_finds_nothing_wrong_after_the_demo(shop: Any) -> None:
     assert seen["user_sessions"].startswith("1,000 documents")
     assert seen["user_segments"].startswith("1,000 documents in user_segments-")
     assert {"python", "memory", "data folder", "cache folder", "settings", "taxonomy", "elasticsearch"} <= set(seen)
+
+
+def test_doctor_looks_at_profiles_and_attributes_where_the_settings_say(
+    elsewhere: Any, client: Elasticsearch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that belongs to somebody else's index is a problem of that name, and hides nothing of the others."""
+    client.index(index="kept-attributes", document={"user_id": "u1"}, refresh=True)
+
+    def findings(publish: str, profiles: str) -> dict[str, Any]:
+        text = (
+            f"publish: {{alias: {publish}}}\nprofiles: {{alias: {profiles}}}\nattributes: {{index: kept-attributes}}\n"
+        )
+        elsewhere.environment["SEGMENTS_CONFIG"] = str(settings(tmp_path, text))
+        report = json.loads(elsewhere.at_once(capsys, "doctor", "--json").stdout)
+        return {finding["subject"]: finding for finding in report["findings"]}
+
+    try:
+        found = findings("not-there", "user_segments")
+        assert (found["kept-attributes"]["verdict"], found["kept-attributes"]["seen"]) == ("ok", "1 documents")
+        assert found["user_segments"]["seen"].startswith("1,000 documents in user_segments-")
+        assert found["not-there"]["verdict"] == "note"
+
+        found = findings("user_segments", "kept-attributes")
+        assert found["kept-attributes"]["verdict"] == "problem"
+        assert found["kept-attributes"]["cure"]
+        assert {found[name]["verdict"] for name in ("elasticsearch", "user_sessions", "user_segments")} == {"ok"}
+    finally:
+        client.indices.delete(index="kept-attributes")
 
 
 def test_doctor_names_what_is_wrong_with_its_cure(

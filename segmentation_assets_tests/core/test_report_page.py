@@ -32,10 +32,11 @@ from segmentation_assets.core.report.wording import (
     sentence,
 )
 from segmentation_assets.core.sessions import Intake
+from segmentation_assets.core.settings import PersonaSettings
 from segmentation_assets.core.users.attributes import AttributesAccount
 from segmentation_assets.core.users.cleaning import CleaningAccount
 from segmentation_assets.core.users.imputation import Imputation
-from segmentation_assets.core.users.personas import Persona, Personas, Trait
+from segmentation_assets.core.users.personas import NameTable, Persona, Personas, Trait, describe
 from segmentation_assets.core.users.rules import RuleReport, RuleSegments
 from segmentation_assets.core.users.scores import SCORES_SCHEMA, UserScores
 
@@ -225,6 +226,23 @@ def test_a_missing_part_is_a_sentence_that_says_what_to_do(part: str, data: Repo
         assert (f"not there yet: materialize {asset}," in page.text) == missing
 
 
+def test_a_device_that_one_user_has_named_is_nowhere_in_the_page(data: ReportData) -> None:
+    assert data.features is not None
+    assert data.behaviour is not None
+    name = "device_share:Anna's iPhone 15"
+    rare = np.zeros(data.features.table.num_rows)
+    rare[0] = 1.0
+    features = dataclasses.replace(data.features, table=data.features.table.append_column(name, [rare]))
+    left_out = {name: "the same for all but 1 of 300 users", "category_share:Shoes": "constant"}
+    steps = dataclasses.replace(data.behaviour.preprocessing, left_out=left_out)
+    model = dataclasses.replace(data.behaviour, preprocessing=steps)
+    personas = describe(features, model, NameTable(), PersonaSettings(min_effect=0))
+    page = Page(render(dataclasses.replace(data, features=features, behaviour=model, personas=personas)))
+    assert "Anna" not in page.text
+    assert "device share, of fewer than 3 users, for clusters" in page.text
+    assert "category share: Shoes, for clusters" in page.text
+
+
 def test_clusters_of_other_features_have_no_map_and_it_is_said_why(data: ReportData) -> None:
     page = Page(render(ReportData(END, behaviour=data.behaviour)))
     assert "There is no map of the users, because" in page.text
@@ -348,8 +366,12 @@ def test_a_share_is_never_rounded_to_nothing_or_to_all(share: float, text: str) 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (3.0, "3"), (0.61234, "0.612"), (12_345.6, "12,346"), (float("nan"), "not defined"), ("x", "x")],
-)
+    [
+        (3, "3"), (3.0, "3"), (0.61234, "0.612"), (12_345.6, "12,346"), (float("nan"), "not defined"), ("x", "x"),
+        (999.96, "1,000"), (99.96, "100"), (0.00001, "0.00001"), (-0.000123456, "-0.000123"), (0, "0"), (True, "True"),
+        (float("inf"), "not defined"), (1234567, "1,234,567"), (1e16, "10,000,000,000,000,000"),
+    ],
+)  # fmt: skip
 def test_a_number_has_three_digits_and_its_thousands_apart(value: object, text: str) -> None:
     assert number(value) == text
 

@@ -8,7 +8,7 @@ a policy in the page forbids it to load or run anything. There is no user id in 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -39,8 +39,8 @@ from segmentation_assets.core.sessions import Intake
 from segmentation_assets.core.users.attributes import AttributesAccount
 from segmentation_assets.core.users.behaviour import BehaviourModel, Stability
 from segmentation_assets.core.users.cleaning import CleaningAccount
-from segmentation_assets.core.users.features import FEATURES, UserFeatures
-from segmentation_assets.core.users.personas import Persona, Personas
+from segmentation_assets.core.users.features import FEATURES, UserFeatures, marked
+from segmentation_assets.core.users.personas import TYPED_BY, Persona, Personas, may_be_shown
 from segmentation_assets.core.users.rules import RuleSegments
 from segmentation_assets.core.users.scores import UserScores
 
@@ -269,8 +269,8 @@ def _tiles(data: ReportData, window: tuple[datetime, datetime] | None) -> list[T
     tiles = []
     users = _users(data)
     if users is not None:
-        marked = _marked(data.features)
-        tiles.append(Tile(count(users), "users", f"{count(marked)} marked as noise" if marked else ""))
+        noise = int(marked(data.features).sum()) if data.features is not None else 0
+        tiles.append(Tile(count(users), "users", f"{count(noise)} marked as noise" if noise else ""))
     if data.segments is not None or data.cleaning:
         sessions = data.cleaning.sessions_used if data.cleaning else data.segments["sessions"].sum()  # type: ignore[index]
         days = f"in {_days(window)}" if window else ""
@@ -308,12 +308,6 @@ def _purchase_tiles(features: UserFeatures) -> list[Tile]:
 def _days(window: tuple[datetime, datetime]) -> str:
     days = max(math.ceil((window[1] - window[0]).total_seconds() / 86_400), 1)
     return f"{days:,} day{'s' if days > 1 else ''}"
-
-
-def _marked(features: UserFeatures | None) -> int:
-    if features is None:
-        return 0
-    return int(pc.sum(pc.greater(pc.list_value_length(features.noise["noise"]), 0)).as_py() or 0)
 
 
 def _facts(data: ReportData) -> list[tuple[str, str, str]]:
@@ -618,9 +612,20 @@ def _absent(data: ReportData) -> list[list[str | Bar]]:
     if data.scores:
         rows += [[words(name), why] for name, why in data.scores.absent.items()]
     if data.behaviour:
-        left_out = data.behaviour.preprocessing.left_out
-        rows += [[f"{user_plots.readable(name)}, for clusters", words(why)] for name, why in left_out.items()]
+        told = set(may_be_shown(data.features)) if data.features else set()
+        left_out = {
+            (_called(name, told), words(why)): None for name, why in data.behaviour.preprocessing.left_out.items()
+        }
+        rows += [[f"{what}, for clusters", why] for what, why in left_out]
     return rows
+
+
+def _called(name: str, told: Collection[str]) -> str:
+    """A feature's name; of a share that next to nobody has, only of what it is one."""
+    kind, colon, _ = name.partition(":")
+    if colon and name not in told:
+        return f"{words(kind)}, of fewer than {TYPED_BY} users"
+    return user_plots.readable(name)
 
 
 def _quality_facts(data: ReportData) -> list[str]:

@@ -1,12 +1,15 @@
 """Numbers, moments and names as people read them.
 
-What belongs here: how a single value is written in the report. What does not: what the report says (page).
+What belongs here: how a single value is written in the report and its pictures. What does not: what the report says
+(page).
 """
 
 import math
 from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
+
+from segmentation_assets.core.users import personas
 
 
 def count(value: float) -> str:
@@ -24,14 +27,12 @@ def percent(share: float) -> str:
 
 
 def number(value: object) -> str:
-    """A number to three significant digits, thousands apart; anything else as it is."""
+    """A number to three significant digits or whole, thousands apart, no exponent; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):
         return "not defined"
-    if value == int(value) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return personas.number(value, 3)
 
 
 def moment(value: datetime) -> str:

@@ -18,7 +18,7 @@ from segmentation_assets.core.clustering.kmeans import THREADS
 from segmentation_assets.core.model import match_clusters
 from segmentation_assets.core.settings import BehaviourSettings
 from segmentation_assets.core.users.clustering import METHODS, NOISE, Clusters, TooFewUsersError, assign
-from segmentation_assets.core.users.features import UserFeatures
+from segmentation_assets.core.users.features import UserFeatures, marked
 from segmentation_assets.core.users.preprocessing import Preprocessing, fit_preprocessing, transform
 
 COMPARED = 5_000
@@ -134,7 +134,7 @@ def _predict(model: BehaviourModel, rows: NDArray[np.float64]) -> tuple[NDArray[
 
 def _fit(features: UserFeatures, settings: BehaviourSettings, previous: BehaviourModel | None) -> BehaviourModel:
     users = features.table["user_id"].combine_chunks()
-    among = ~_marked(features)
+    among = ~marked(features)
     if not among.any():
         raise TooFewUsersError(
             f"Behaviour clusters cannot be found: there are {len(users)} users, and all of them are marked as noise."
@@ -187,13 +187,6 @@ def _by_user(features: UserFeatures) -> UserFeatures:
 def _beside(table: pa.Table, traits: pa.Table) -> pa.Table:
     """The traits of the users of a table, in its order."""
     return traits.take(pc.index_in(table["user_id"], traits["user_id"]))
-
-
-def _marked(features: UserFeatures) -> NDArray[np.bool_]:
-    """(n,) who is marked as noise, in the order of ``features.table``."""
-    marked = features.noise.filter(pc.greater(pc.list_value_length(features.noise["noise"]), 0))
-    is_marked: NDArray[np.bool_] = pc.is_in(features.table["user_id"], marked["user_id"].combine_chunks()).to_numpy()
-    return is_marked
 
 
 def _users_in(index: NDArray[np.int32], k: int) -> NDArray[np.int64]:

@@ -109,8 +109,10 @@ def clean(sessions: pa.Table, settings: CleaningSettings) -> CleanSessions:
     user_id, event_type, timestamp, product_id and transaction_id as another is a 'duplicate_event'; product and
     transaction belong to it because the pieces of one order, the products of one page, or two orders at once are
     recorded at the same moment and are no repetitions. One without a timestamp of its own is none.
-    Of what is left, a purchase of the same transaction_id and product_id as another is a 'duplicate_transaction': an
-    order that was reported again later. Two missing product ids count as the same product.
+    Of what is left, a purchase of the same user_id, transaction_id and product_id as another is a
+    'duplicate_transaction': an order that was reported again later.
+    Without a product_id, price and quantity say which product it is: two missing ids of the same price and quantity
+    count as the same product, and the lines of an order that differ in either as different ones.
 
     Noise. A user is marked, never removed, for
 
@@ -222,13 +224,14 @@ class _Events:
         return np.bincount(self.session, minlength=sessions)
 
 
-def _codes(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """(n,) a number for each text, null for none: far quicker to compare than the text."""
-    chunks = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
+def _codes(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """(n,) a number for each different value, null for none: far quicker to compare than a text."""
+    chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
     return pc.dictionary_encode(chunks.combine_chunks()).indices
 
 
-def _milliseconds(moments: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+def milliseconds(moments: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+    """(n,) milliseconds since 1970 of timestamps in them, none of which is null."""
     return np.asarray(moments.cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
@@ -246,7 +249,7 @@ def _first_sessions(table: pa.Table, user: NDArray[np.int32], events: NDArray[np
     order = np.argsort(-events, kind="stable")
     query = _codes(table["search_query"]).take(pa.array(order))
     kept = np.empty(len(table), dtype=np.bool_)
-    kept[order] = _is_first([user[order], query, _milliseconds(table["timestamp"])[order]])
+    kept[order] = _is_first([user[order], query, milliseconds(table["timestamp"])[order]])
     return kept
 
 
@@ -255,9 +258,14 @@ def _first_events(
 ) -> tuple[pa.Table, dict[str, int]]:
     """``EVENT_SCHEMA`` without duplicates, and how many are left out by reason."""
     moments = pc.coalesce(read.fields["timestamp"], table["timestamp"].take(pa.array(read.session))).combine_chunks()
-    when = _milliseconds(moments)
+    when = milliseconds(moments)
     owner = user[read.session]
-    product, transaction = _codes(read.fields["product_id"]), _codes(read.fields["transaction_id"])
+    unnamed = read.fields["product_id"].is_null()
+    product = [
+        _codes(read.fields["product_id"]),
+        *(_codes(pc.if_else(unnamed, read.fields[name], None)) for name in ("price", "quantity")),
+    ]
+    transaction = _codes(read.fields["transaction_id"])
     in_order = np.flatnonzero(kept[read.session])
     in_order = in_order[np.argsort(when[in_order], kind="stable")]
 
@@ -270,15 +278,17 @@ def _first_events(
         kind.take(rows),
         when[in_order],
         alone[in_order],
-        product.take(rows),
         transaction.take(rows),
+        *(part.take(rows) for part in product),
     ]
     once = in_order[_is_first(keys)]
     rows = pa.array(once)
     ordered = pc.and_(pc.equal(read.fields["event_type"].take(rows), "purchase"), transaction.take(rows).is_valid())
     purchases = np.flatnonzero(_truth(ordered))
     rows = pa.array(once[purchases])
-    again = purchases[~_is_first([transaction.take(rows), product.take(rows)])]
+    again = purchases[
+        ~_is_first([owner[once[purchases]], transaction.take(rows), *(part.take(rows) for part in product)])
+    ]
     left = np.delete(once, again)
     left = left[np.argsort(owner[left], kind="stable")]
 
@@ -322,7 +332,7 @@ def _noise(
     of_sessions = np.bincount(user, minlength=len(users))
     named = pa.array(sorted(settings.internal_users), pa.string())
     return {
-        BOT_RATE: _most_of_one(user, _milliseconds(sessions["timestamp"]) // _HOUR, len(users))
+        BOT_RATE: _most_of_one(user, milliseconds(sessions["timestamp"]) // _HOUR, len(users))
         > settings.max_sessions_per_hour,
         ENDLESS_SESSION: np.bincount(user[endless], minlength=len(users)) > 0,
         REPEATED_QUERY: (repeated >= settings.max_repeats) & (2 * repeated >= of_sessions),

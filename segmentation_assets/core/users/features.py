@@ -7,6 +7,7 @@ made of features (scores), scaling them for a clusterer (preprocessing).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from segmentation_assets.core.numbering import numbered
 from segmentation_assets.core.settings import FeatureSettings
-from segmentation_assets.core.users.cleaning import CleanSessions
+from segmentation_assets.core.users.cleaning import CleanSessions, milliseconds
 from segmentation_assets.core.users.imputation import MARK
+from segmentation_assets.errors import SegmentsError
 
 PRODUCT_EVENTS = ("view", "click", "add_to_cart", "purchase")
 """What users do with products. An impression is what a shop does."""
@@ -30,8 +32,19 @@ HOURS = tuple(f"{hour:02}" for hour in range(24))
 SHARES = frozenset({"categories", "hours", "weekdays", "devices", "segments"})
 """Groups of features that are the parts of a whole."""
 
-TRAITS = ("device", "country", "region", "age", "gender", "location", "signup_days", "subscription_days")
-"""Every column that ``UserFeatures.traits`` can have."""
+Kind = Literal["number", "text"]
+
+TRAITS: dict[str, Kind] = {
+    "device": "text",
+    "country": "text",
+    "region": "text",
+    "age": "number",
+    "gender": "text",
+    "location": "text",
+    "signup_days": "number",
+    "subscription_days": "number",
+}
+"""Every column that ``UserFeatures.traits`` can have, and what is in it."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,10 @@ class UserFeatures:
     end: datetime
 
 
+class NoSessionsError(SegmentsError):
+    """Users cannot be measured without a session."""
+
+
 _DAY = 86_400_000  # milliseconds
 _HOUR = 3_600_000
 _THURSDAY = 3  # 1970-01-01, counted from Monday
@@ -175,10 +192,14 @@ def measure(
         end: of the data window, aware; None, or before the last session: the moment of the last session.
 
     Raises:
-        ValueError: no session at all, or an end without a zone.
+        NoSessionsError: no session at all.
+        ValueError: an end without a zone.
     """
     if len(clean.sessions) == 0:
-        raise ValueError("no session, no window")
+        raise NoSessionsError(
+            "Users cannot be measured: there is no session.",
+            "Read some: look at what raw_sessions set aside and why, or import sessions.",
+        )
     if end is not None and end.tzinfo is None:
         raise ValueError("the end of the window needs a time zone")
     data = _Data(clean, end)
@@ -221,6 +242,29 @@ def measure(
     )
 
 
+def marked(features: UserFeatures) -> NDArray[np.bool_]:
+    """(n,) which users are marked as noise, in the order of ``features.table``."""
+    reasons = pc.list_value_length(features.noise["noise"])
+    flagged = features.noise["user_id"].filter(pc.greater(reasons, 0)).combine_chunks()
+    found = pc.is_in(features.table["user_id"].combine_chunks(), flagged)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def reason_absent(features: UserFeatures, column: str) -> str:
+    """Why the features have no such column, as they say it of the column or its group.
+
+    Args:
+        features: of users.
+        column: a feature, one of its share columns, or a trait.
+    """
+    stem = column.partition(":")[0]
+    group = next((feature.group for feature in FEATURES if feature.name == stem), column)
+    for name in (column, stem, group):
+        if name in features.absent:
+            return features.absent[name]
+    return "the data have no such column"
+
+
 def _nullable(values: _Values) -> pa.Array:
     """NaN becomes null: what is not defined is missing."""
     return pa.array(values, pa.float64(), from_pandas=True)
@@ -228,10 +272,6 @@ def _nullable(values: _Values) -> pa.Array:
 
 def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _milliseconds(moments: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    return np.asarray(moments.cast(pa.int64()).to_numpy(), dtype=np.int64)
 
 
 def _places(values: pa.ChunkedArray, among: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
@@ -273,7 +313,7 @@ class _Data:
         self.normal: NDArray[np.bool_] = pc.list_value_length(clean.users["noise"]).to_numpy() == 0
         self._sessions = clean.sessions
         self._user = _places(clean.sessions["user_id"], self.users)
-        self._when = _milliseconds(clean.sessions["timestamp"])
+        self._when = milliseconds(clean.sessions["timestamp"])
         self.start = int(self._when.min())
         latest = int(self._when.max())
         self.end = latest if end is None else max(latest, round(end.timestamp() * 1000))
@@ -319,6 +359,8 @@ class _Data:
 
     def clicks(self) -> _Group:
         clicks = self._sessions["clicks"].to_numpy()
+        if not clicks.any():
+            return _KINDS["click"]
         return {
             "clicks": self._per_user(self._user, clicks.astype(np.float64)),
             "click_through": _divided(self._per_user(self._user[clicks > 0]), self._count),
@@ -535,7 +577,7 @@ def _orders(bought: pa.Table) -> NDArray[np.int64]:
     number = np.unique(_codes(bought["transaction_id"])[1], return_inverse=True)[1]
     unnamed = ~_known(bought["transaction_id"])
     session = _codes(bought["session_id"])[1]
-    when = np.unique(_milliseconds(bought["timestamp"]), return_inverse=True)[1]
+    when = np.unique(milliseconds(bought["timestamp"]), return_inverse=True)[1]
     user = _codes(bought["user_id"])[1]
     named = user * (int(number.max()) + 1) + number
     moment = session * (int(when.max()) + 1) + when + int(named.max()) + 1

@@ -25,7 +25,8 @@ from segmentation_assets.core.settings import PersonaSettings
 from segmentation_assets.core.taxonomy import OTHER
 from segmentation_assets.core.users.behaviour import BehaviourModel
 from segmentation_assets.core.users.clustering.base import NOISE
-from segmentation_assets.core.users.features import FEATURES, SHARES, UserFeatures
+from segmentation_assets.core.users.features import FEATURES, SHARES, UserFeatures, marked
+from segmentation_assets.core.users.yaml_keys import Place, keys_given_twice
 from segmentation_assets.errors import SegmentsError
 
 NOISE_NAME = "Unlike any group"
@@ -41,7 +42,8 @@ MOST_OF_GROUP = 2
 """Traits shown of one group of features: visits, active days and searches say much the same."""
 
 TYPED_BY = 3
-"""Users who have to have typed a query for it to be shown: what one person searches for is theirs."""
+"""Users who have to have typed a query, or to have any of a share (of a device, a category), for it to be shown: what
+one person searches for, or calls their telephone, is theirs."""
 
 QUERIES = 8
 """Sample queries of a persona."""
@@ -142,8 +144,6 @@ class Condition(BaseModel):
     @classmethod
     def _word(cls, value: Any) -> Any:
         if isinstance(value, Mapping):
-            if not value:
-                raise ValueError("write at least one of above, below, mean_at_least, mean_at_most")
             return value
         if not isinstance(value, str) or value not in WORDS:
             raise ValueError(f"write one of {', '.join(WORDS)}, or bounds such as {{above: 0.4}}")
@@ -151,6 +151,8 @@ class Condition(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> "Condition":
+        if (self.above, self.below, self.mean_at_least, self.mean_at_most) == (None, None, None, None):
+            raise ValueError("write at least one of above, below, mean_at_least, mean_at_most, each with a number")
         if self.above is not None and self.below is not None and self.above > self.below:
             raise ValueError("above is greater than below: nothing can be both")
         if self.mean_at_least is not None and self.mean_at_most is not None and self.mean_at_least > self.mean_at_most:
@@ -218,13 +220,20 @@ def parse_names(text: str, source: str) -> NameTable:
     """
     cure = "See segmentation_assets/core/users/personas.yaml for the shipped one with its explanation."
     try:
+        node = yaml.compose(text, yaml.SafeLoader)
         loaded = yaml.safe_load(text)
+    except RecursionError:
+        raise PersonaNamesError(f"The table of names {source} is nested too deep to be read.", cure) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise PersonaNamesError(
             f"The table of names {source} is not valid YAML: {' '.join(str(error).split())[:300]}.", cure
         ) from None
     # the list alone says as much
     table = {"names": loaded} if isinstance(loaded, list) else loaded
+    twice = [("names", *place) if isinstance(loaded, list) else place for place in keys_given_twice(node)]
+    if twice:
+        problems = "; ".join(f"{_place(place, table)}: stands twice, keep one" for place in twice[:5])
+        raise PersonaNamesError(f"The table of names {source} cannot be used: {problems}.", cure)
     try:
         return NameTable.model_validate(table)
     except ValidationError as error:
@@ -232,10 +241,10 @@ def parse_names(text: str, source: str) -> NameTable:
         raise PersonaNamesError(f"The table of names {source} cannot be used: {problems}.", cure) from None
 
 
-def _place(where: tuple[int | str, ...], table: Any) -> str:
+def _place(where: Place, table: Any) -> str:
     """Where something is wrong, an entry by its name rather than its number."""
     parts = [str(part) for part in where]
-    if len(where) > 1 and isinstance(where[1], int):
+    if len(where) > 1 and where[0] == "names" and isinstance(where[1], int):
         entry = table["names"][where[1]]
         name = entry.get("name") if isinstance(entry, dict) else None
         parts[1] = repr(name) if isinstance(name, str) else f"entry {where[1] + 1}"
@@ -264,7 +273,7 @@ def describe(
     deviation of the two. Users for whom the feature is not defined are left out of it; nothing that was filled in for
     the clusterer is used. Effects beyond +-``EFFECT_LIMIT`` are cut there, and where neither group varies at all a
     difference counts as that much. Marked users (``features.noise``) count among the users of their cluster and in
-    nothing else.
+    nothing else. Shares that next to nobody has (``may_be_shown``) are in nothing at all.
 
     A cluster takes a name of the table when all conditions of the entry hold; one on an absent feature never does. The
     names are given out so that the sum of the effects they rest on, each up to ``FIT_LIMIT``, is the largest (Kuhn
@@ -282,7 +291,7 @@ def describe(
     Raises:
         StaleInputError: the model knows other users than the features.
     """
-    features_of = [name for name in features.table.column_names if name != "user_id"]
+    features_of = may_be_shown(features)
     users, cluster = clusters_of(features, model)
     counted = ~marked(features)
     ids = np.array(sorted({*model.cluster_ids.tolist(), *cluster.tolist()}), np.int64)
@@ -349,11 +358,19 @@ def clusters_of(features: UserFeatures, model: BehaviourModel) -> tuple[pa.Array
     return users, model.labels[place.to_numpy()].astype(np.int64)
 
 
-def marked(features: UserFeatures) -> NDArray[np.bool_]:
-    """(n,) which users are marked as noise."""
-    flagged = features.noise.filter(pc.greater(pc.list_value_length(features.noise["noise"]), 0))
-    users = features.table["user_id"].combine_chunks()
-    return np.asarray(pc.is_in(users, flagged["user_id"].combine_chunks()).to_numpy(zero_copy_only=False), np.bool_)
+def may_be_shown(features: UserFeatures) -> list[str]:
+    """The features that can be spoken of in public: all but the shares that fewer than ``TYPED_BY`` users have any of.
+
+    The name of such a column, a device called 'Anna's iPhone', would tell who is meant. Marked users do not count, as
+    in all that is shown.
+    """
+    counted = pa.array(~marked(features))
+
+    def users(name: str) -> int:
+        return int(pc.sum(pc.greater(features.table[name].filter(counted), 0)).as_py() or 0)
+
+    names = (name for name in features.table.column_names if name != "user_id")
+    return [name for name in names if ":" not in name or users(name) >= TYPED_BY]
 
 
 def number(value: float, digits: int = 2) -> str:

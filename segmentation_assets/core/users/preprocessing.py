@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core.settings import BehaviourSettings
-from segmentation_assets.core.users.features import FEATURES, TRAITS, UserFeatures
+from segmentation_assets.core.users.features import FEATURES, TRAITS, UserFeatures, reason_absent
 from segmentation_assets.core.users.imputation import UNKNOWN
 from segmentation_assets.errors import SegmentsError
 
@@ -159,7 +159,7 @@ def fit_preprocessing(features: UserFeatures, settings: BehaviourSettings, among
     for asked in dict.fromkeys(DEFAULT_FEATURES if settings.features is None else settings.features):
         columns = _columns_of(asked, features)
         if not columns:
-            left_out[asked] = _why_absent(asked, features)
+            left_out[asked] = reason_absent(features, asked)
         found: list[NumericStep] = []
         for name in columns:
             column = _column(name, features.table, features.traits)
@@ -224,11 +224,6 @@ def _columns_of(asked: str, features: UserFeatures) -> list[str]:
     """The columns of what was asked for: itself, or those of all shares whose names begin with it."""
     names = [*features.table.column_names, *features.traits.column_names]
     return [asked] if asked in names else sorted(name for name in names if name.startswith(asked + ":"))
-
-
-def _why_absent(asked: str, features: UserFeatures) -> str:
-    group = {feature.name: feature.group for feature in FEATURES}.get(asked.split(":")[0], asked)
-    return features.absent.get(asked) or features.absent.get(group) or "absent"
 
 
 def _column(name: str, numeric: pa.Table, traits: pa.Table) -> pa.ChunkedArray:

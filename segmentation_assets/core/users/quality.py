@@ -64,7 +64,8 @@ def behaviour_stability(model: BehaviourModel, bounds: BehaviourStabilityBounds)
             f"{bounds.min_agreement:.2f}"
         )
     if silhouette is None:
-        problems.append(f"there are {len(model.sizes)} clusters, so nothing to tell apart")
+        found = "is 1 cluster" if len(model.sizes) == 1 else f"are {len(model.sizes) or 'no'} clusters"
+        problems.append(f"there {found}, so nothing to tell apart")
     elif silhouette < bounds.min_silhouette:
         problems.append(f"the silhouette is {silhouette:.2f}, under {bounds.min_silhouette:.2f}")
     if outside > bounds.max_unclustered_share:
@@ -95,12 +96,30 @@ def profiles_complete(users: int, published: int) -> CheckOutcome:
     )
 
 
+def users_agree(clean: CleanSessions, model: BehaviourModel, labeled: LabeledSegments) -> CheckOutcome:
+    """Everybody in the sessions was labelled and assigned, and nobody else: all three are of the same run."""
+    users = clean.users["user_id"].combine_chunks()
+    others = {
+        "labelled segments": (labeled.users["user_id"].combine_chunks(), "raw_sessions"),
+        "behaviour clusters": (model.users, "clean_sessions"),
+    }
+    problems = [
+        f"the sessions have {len(users)} users, and the {what} {len(found)}, not all of them the same: materialize "
+        f"everything from {root} on"
+        for what, (found, root) in others.items()
+        if not users.equals(found)
+    ]
+    values: dict[str, float | int | str] = {"users": len(users)}
+    return judged("users_agree", "ERROR", values | {what: len(found) for what, (found, _) in others.items()}, problems)
+
+
 def profile_gate(
     clean: CleanSessions, model: BehaviourModel, labeled: LabeledSegments, checks: CheckSettings
 ) -> list[CheckOutcome]:
     """The outcomes that must hold before profiles are published, computed from the data that they are made of."""
     return [
         cleaning_accounted(clean.account),
+        users_agree(clean, model, labeled),
         noise_share(clean, checks.noise_share),
         behaviour_stability(model, checks.behaviour_stability),
         *publish_gate(labeled, checks),

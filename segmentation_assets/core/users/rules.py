@@ -20,8 +20,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from segmentation_assets.core.users.features import FEATURES, HOURS, WEEKDAYS, UserFeatures
-from segmentation_assets.core.users.scores import SCORES_SCHEMA, UserScores, reason_absent
+from segmentation_assets.core.users.features import (
+    FEATURES,
+    HOURS,
+    TRAITS,
+    WEEKDAYS,
+    Kind,
+    UserFeatures,
+    reason_absent,
+)
+from segmentation_assets.core.users.scores import SCORES_SCHEMA, UserScores
+from segmentation_assets.core.users.yaml_keys import keys_given_twice
 from segmentation_assets.errors import SegmentsError
 
 
@@ -67,19 +76,6 @@ class RuleSegments:
 
 
 Source = Literal["feature", "trait", "score"]
-Kind = Literal["number", "text"]
-
-TRAITS: dict[str, Kind] = {
-    "device": "text",
-    "country": "text",
-    "region": "text",
-    "age": "number",
-    "gender": "text",
-    "location": "text",
-    "signup_days": "number",
-    "subscription_days": "number",
-}
-"""What ``UserFeatures.traits`` may hold, and how it is compared."""
 
 SCORES: dict[str, Kind] = {
     field.name: "text" if pa.types.is_string(field.type) else "number"
@@ -306,7 +302,13 @@ def parse_rules(text: str, source: str) -> Rules:
         raise RulesError(f"The rules {source} are nested too deep to be read.", SEE) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise RulesError(f"The rules {source} are not valid YAML: {' '.join(str(error).split())[:300]}.", SEE) from None
-    problems = [*_keys_given_twice(node), *_beyond_bounds(content)]
+    problems = [
+        *(
+            _Problem(place, f"{_shown(place[-1])} stands twice", "Keep one, or combine two conditions by all.")
+            for place in keys_given_twice(node)
+        ),
+        *_beyond_bounds(content),
+    ]
     if not problems:
         try:
             return Rules.model_validate(content)
@@ -519,29 +521,6 @@ class _Problem:
     place: tuple[int | str, ...]
     what: str
     cure: str
-
-
-def _keys_given_twice(top: yaml.Node | None) -> list[_Problem]:
-    """Keys that stand twice in one mapping: YAML would silently keep the last, and half of a rule would be lost."""
-    problems = []
-    seen: set[int] = set()
-    left: list[tuple[tuple[int | str, ...], yaml.Node | None]] = [((), top)]
-    while left:
-        place, node = left.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys = [str(key.value) for key, _ in node.value]
-            problems += [
-                _Problem((*place, key), f"{_shown(key)} stands twice", "Keep one, or combine two conditions by all.")
-                for key in dict.fromkeys(keys)
-                if keys.count(key) > 1
-            ]
-            left += [((*place, key), value) for key, (_, value) in zip(keys, node.value, strict=True)]
-        elif isinstance(node, yaml.SequenceNode):
-            left += [((*place, position), value) for position, value in enumerate(node.value)]
-    return problems
 
 
 def _beyond_bounds(content: Any) -> list[_Problem]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core.settings import ScoreSettings
-from segmentation_assets.core.users.features import FEATURES, UserFeatures
+from segmentation_assets.core.users.features import UserFeatures, marked, reason_absent
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -37,12 +37,14 @@ class UserScores:
         weights: of 'recency', 'frequency' and 'monetary' in the loyalty index, as they were used: of those that are
             there, summing to 1. Empty where there is no index.
         frequency: the feature that frequency was taken from ('purchases', or 'sessions' where nothing was bought).
+        groups: the best score there can be; who has it is another matter.
     """
 
     table: pa.Table
     absent: dict[str, str]
     weights: dict[str, float]
     frequency: str
+    groups: int = 5
 
 
 PARTS = {"recency": "recency_score", "frequency": "frequency_score", "monetary": "monetary_score"}
@@ -85,9 +87,9 @@ def score(features: UserFeatures, settings: ScoreSettings) -> UserScores:
     Returns:
         Scores of every user. Where all the weight is on what is absent, there is no index and no tier.
     """
-    table = features.table.take(pc.sort_indices(features.table["user_id"]))
-    marked = features.noise.filter(pc.greater(pc.list_value_length(features.noise["noise"]), 0))["user_id"]
-    usual = ~pc.is_in(table["user_id"], value_set=marked.combine_chunks()).to_numpy()
+    order = pc.sort_indices(features.table["user_id"])
+    table = features.table.take(order)
+    usual = ~marked(features)[order.to_numpy()]
     frequency = "purchases" if "purchases" in table.column_names else "sessions"
     asked = {
         "recency": ("recency_days", settings.recency_weight),
@@ -134,22 +136,8 @@ def score(features: UserFeatures, settings: ScoreSettings) -> UserScores:
         absent=absent,
         weights=weights,
         frequency=frequency,
+        groups=settings.groups,
     )
-
-
-def reason_absent(features: UserFeatures, column: str) -> str:
-    """Why the features have no such column, as they say it of the column or its group.
-
-    Args:
-        features: of users.
-        column: a feature, one of its share columns, or a trait.
-    """
-    stem = column.partition(":")[0]
-    group = next((feature.group for feature in FEATURES if feature.name == stem), column)
-    for name in (column, stem, group):
-        if name in features.absent:
-            return features.absent[name]
-    return "the data have no such column"
 
 
 def _rank(

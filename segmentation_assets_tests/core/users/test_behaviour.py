@@ -232,7 +232,7 @@ def test_a_feature_that_is_gone_does_not_stop_the_model_before_from_being_asked(
     poorer = replace(features, table=features.table.drop_columns(["price_level"]))
     after = fit_behaviour(poorer, CHOSEN, previous=before)
     check(after, poorer)
-    assert after.preprocessing.left_out == {"price_level": "absent"}
+    assert after.preprocessing.left_out == {"price_level": "the data have no such column"}
     assert len(after.kept or []) >= 2
 
 

@@ -167,6 +167,41 @@ def test_an_order_that_is_reported_later_again_counts_once_where_it_was_first() 
     ]
 
 
+def test_the_same_transaction_of_two_users_is_two_orders() -> None:
+    """A shop that numbers the orders of each of its branches."""
+    rows = [session("s0101", "03-01", events=[buy("A", "1")]), session("s0201", "03-04", events=[buy("A", "1")])]
+    found = cleaned(rows)
+    assert found.account.events_set_aside == {}
+    assert found.events["user_id"].to_pylist() == ["u01", "u02"]
+
+
+@pytest.mark.parametrize("when", [None, "03-01 00:01"])
+@pytest.mark.parametrize("transaction", [None, "T1"])
+def test_without_product_ids_lines_of_an_order_differ_by_price_and_quantity(
+    transaction: str | None, when: str | None
+) -> None:
+    line = buy("A", transaction, 1, when) | {"product_id": None}
+    lines = [line | {"price": 10.0}, line | {"price": 20.0}, line | {"price": 20.0, "quantity": 2.0}]
+    found = cleaned([session("s0101", "03-01", events=lines)])
+    assert found.account.events_set_aside == {}
+    assert found.events.select(["price", "quantity"]).to_pylist() == [
+        {"price": 10, "quantity": 1},
+        {"price": 20, "quantity": 1},
+        {"price": 20, "quantity": 2},
+    ]
+
+
+def test_without_product_ids_a_line_of_the_same_price_and_quantity_is_a_repetition() -> None:
+    one, other = (buy("A", "T1", when=when) | {"product_id": None} for when in ("03-01 00:01", "03-01 00:02"))
+    found = cleaned([session("s0101", "03-01", events=[one, one, other])])
+    assert found.account.events_set_aside == {"duplicate_event": 1, "duplicate_transaction": 1}
+
+
+def test_with_a_product_id_another_price_makes_no_other_line() -> None:
+    rows = [session("s0101", "03-01", events=[buy("A", "T1"), buy("A", "T1", 2) | {"price": 99.0}])]
+    assert cleaned(rows).account.events_set_aside == {"duplicate_transaction": 1}
+
+
 def test_the_first_of_repeated_events_keeps_its_price() -> None:
     dearer = event("view", "A", "03-01") | {"price": 99.0}
     found = cleaned([session("s0101", "03-01", events=[dearer, event("view", "A", "03-01")])])
@@ -429,10 +464,12 @@ def test_what_is_clean_has_nothing_twice_and_stays_as_it_is(rows: list[dict[str,
     sessions = [(r["user_id"], r["timestamp"], r["search_query"]) for r in found.sessions.to_pylist()]
     assert len(set(sessions)) == len(sessions) == len({(r["user_id"], r["timestamp"], r["search_query"]) for r in rows})
     events = found.events.to_pylist()
-    names = ("user_id", "event_type", "timestamp", "product_id", "transaction_id")
+    for one in events:
+        one["product"] = one["product_id"] or (one["price"], one["quantity"])
+    names = ("user_id", "event_type", "timestamp", "product", "transaction_id")
     keys = [tuple(e[name] for name in names) for e in events]
     assert len(set(keys)) == len(keys)
-    orders = [(e["transaction_id"], e["product_id"]) for e in events if e["event_type"] == "purchase"]
+    orders = [(e["transaction_id"], e["user_id"], e["product"]) for e in events if e["event_type"] == "purchase"]
     orders = [order for order in orders if order[0]]
     assert len(set(orders)) == len(orders)
     left = {key: [e for e in events if e["session_id"] == key] for key in found.sessions["session_id"].to_pylist()}

@@ -1,5 +1,6 @@
 """Features: twenty users by hand, what is absent and why, outliers, and what must hold of any sessions."""
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,9 +30,19 @@ from twenty import (
 )
 
 from segmentation_assets.core.details import EVENT_TYPES
-from segmentation_assets.core.settings import CleaningSettings, FeatureSettings
+from segmentation_assets.core.settings import CleaningSettings, FeatureSettings, ScoreSettings
+from segmentation_assets.core.users import features as feature_module
 from segmentation_assets.core.users.cleaning import clean
-from segmentation_assets.core.users.features import FEATURES, SHARES, UserFeatures, measure
+from segmentation_assets.core.users.features import (
+    FEATURES,
+    SHARES,
+    NoSessionsError,
+    UserFeatures,
+    marked,
+    measure,
+)
+from segmentation_assets.core.users.rules import apply_rules, shipped_rules
+from segmentation_assets.core.users.scores import score
 
 PLAIN = CleaningSettings()
 FIELDS = sessions_table().schema
@@ -98,6 +109,19 @@ def test_traits_of_twenty_users_are_as_told_by_hand(twenty: UserFeatures) -> Non
     assert by_user(twenty.traits) == TRAITS
 
 
+def test_traits_are_of_the_kind_that_is_said_of_them(twenty: UserFeatures) -> None:
+    assert twenty.traits.column_names == ["user_id", *feature_module.TRAITS]
+    for name, kind in feature_module.TRAITS.items():
+        assert twenty.traits.schema.field(name).type == {"number": pa.float64(), "text": pa.string()}[kind]
+
+
+def test_who_is_marked_is_told_in_the_order_of_the_table() -> None:
+    found = measured([session(f"s{user}01", "03-01") for user in (20, 21, 19)], cleaning=CLEANING)
+    assert marked(found).tolist() == [False, True, False]
+    backwards = dataclasses.replace(found, table=found.table.take([2, 1, 0]).slice(0, 2))
+    assert marked(backwards).tolist() == [False, True]
+
+
 def test_everything_there_is_has_a_group_and_a_column_and_nothing_is_absent(twenty: UserFeatures) -> None:
     assert twenty.absent == {}
     assert list(twenty.groups) == list(dict.fromkeys(feature.group for feature in FEATURES))
@@ -139,8 +163,9 @@ def test_a_session_after_the_end_puts_the_end_off() -> None:
 
 
 def test_no_session_or_an_end_without_a_zone_is_refused() -> None:
-    with pytest.raises(ValueError, match="no session"):
+    with pytest.raises(NoSessionsError, match="there is no session") as caught:
         measured([])
+    assert "import sessions" in caught.value.cure
     with pytest.raises(ValueError, match="zone"):
         measure(clean(sessions_table(), PLAIN), None, None, FeatureSettings(), datetime(2026, 3, 29))
 
@@ -169,6 +194,18 @@ def test_without_details_what_cannot_be_told_is_absent_with_the_reason() -> None
     assert list(found.groups) == ["visits", "clicks", "hours", "weekdays"]
     assert found.table["clicks"].to_pylist() == [1]
     assert found.traits.column_names == ["user_id"]
+
+
+def test_where_nobody_has_a_click_clicks_are_absent_and_no_rule_takes_everybody_for_having_none() -> None:
+    rows = [session(f"s01{day:02}", f"03-{day:02}", events=[event("view", "A")]) for day in range(1, 8)]
+    found = measured(rows)
+    assert found.absent["clicks"] == "no click was recorded"
+    assert not {"clicks", "click_through"} & set(found.table.column_names)
+    report = apply_rules(shipped_rules(), found, score(found, ScoreSettings())).report
+    (nothing,) = (rule for rule in report if rule.name == "find_nothing")
+    assert (nothing.users, nothing.unusable) == (0, "click_through: no click was recorded")
+    clicked = measured([*rows, session("s0201", "03-01", events=[event("click", "A")])])
+    assert clicked.table["clicks"].to_pylist() == [0, 1]
 
 
 def test_events_of_one_kind_tell_nothing_of_the_others() -> None:
@@ -377,7 +414,7 @@ EVENTS = st.lists(
 
 @st.composite
 def logs(draw: st.DrawFn, users: Sequence[int] = range(1, 7)) -> list[dict[str, Any]]:
-    """Sessions of some users; transactions are their users' own."""
+    """Sessions of some users, who may have transactions of the same name."""
     rows = []
     for number in range(draw(st.integers(1, 14))):
         user = draw(st.sampled_from(users))
@@ -391,9 +428,6 @@ def logs(draw: st.DrawFn, users: Sequence[int] = range(1, 7)) -> list[dict[str, 
             country=draw(st.sampled_from([None, "DE", "FR"])),
             search_query=draw(st.sampled_from(["shoes", "socks"])),
         )
-        for one in made["events"]:
-            if one["transaction_id"]:
-                one["transaction_id"] = f"{user}-{one['transaction_id']}"
         rows.append(made)
     return rows
 

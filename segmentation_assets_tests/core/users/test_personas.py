@@ -22,6 +22,7 @@ from segmentation_assets.core.users.personas import (
     Personas,
     amount,
     describe,
+    may_be_shown,
     number,
     parse_names,
     phrase,
@@ -182,6 +183,27 @@ def test_marked_users_count_as_users_and_in_nothing_else() -> None:
     assert cards[0].statistics["views"]["max"] == 6
     assert cards[0].queries == []  # two users, and a marked one
     assert cards[0].segments == {"tech": 1.0}
+
+
+def test_a_share_that_fewer_than_three_users_have_is_in_nothing_that_is_shown() -> None:
+    """A device that one person has named, or a category that two looked at, tells who is meant."""
+    values = {
+        "device_share:Anna's iPhone 15": [1.0, 0, 0, 0, 0, 0],
+        "category_share:Rare": [0.5, 0.5, 0, 0, 0, None],
+        "category_share:Shoes": [0.5, 0.4, 0.6, 0, 0, None],
+        "spend": [9.0, 0, 0, 0, 0, 0],  # of one user as well, but it names nobody
+    }
+    names = table(("Anna", {"device_share:Anna's iPhone 15": "more"}))
+    cards = personas(values, [0, 0, 0, 1, 1, 1], names)
+    assert {trait.feature for card in cards.values() for trait in card.traits} == {"category_share:Shoes", "spend"}
+    assert set(cards[0].statistics) == set(cards[1].statistics) == {"category_share:Shoes", "spend"}
+    assert not any(word in str(card) for card in cards.values() for word in ("Anna", "iPhone", "Rare"))
+
+
+def test_marked_users_do_not_make_a_share_one_of_many() -> None:
+    values = {"device_share:mine": [1.0, 1, 1, 0, 0, 0], "views": [1.0, 2, 3, 4, 5, 6]}
+    assert may_be_shown(some_features(values)) == ["device_share:mine", "views"]
+    assert may_be_shown(some_features(values, marked=[2])) == ["views"]
 
 
 def test_statistics_by_hand() -> None:
@@ -468,6 +490,11 @@ def test_a_table_of_names_can_be_a_plain_list() -> None:
         ("names: [{name: A, when: {'views:x': more}}]", "'views:x' is no feature"),
         ("names: [{name: A, when: {views: a lot}}]", "write one of more, much_more, less, much_less"),
         ("names: [{name: A, when: {views: {}}}]", "at least one of above"),
+        ("names: [{name: A, when: {views: {above: null}}}]", "at least one of above"),
+        ("names: [{name: A, when: {views: more, views: less}}]", r"'A'\.when\.views: stands twice"),
+        ("[{name: A, when: {views: {above: 1, above: 2}}}]", r"'A'\.when\.views\.above: stands twice"),
+        ("names: [{name: A, name: B, when: {}}]\nnames: []", "names: stands twice"),
+        ("[" * 3000, "nested too deep"),
         ("names: [{name: A, when: {views: {over: 3}}}]", r"'A'\.when\.views\.over: Extra inputs"),
         ("names: [{name: A, when: {views: {above: .nan}}}]", "finite number"),
         ("names: [{name: A, when: {views: {above: 1, below: 0}}}]", "nothing can be both"),

@@ -137,7 +137,7 @@ def test_what_is_constant_or_absent_is_left_out_with_the_reason() -> None:
     assert left_out["session_duration"] == "no user has a value"
     assert left_out["average_spend"] == "no purchase was recorded"
     assert left_out["price_level"] == "no price is known"
-    assert left_out["recency_days"] == "absent"
+    assert left_out["recency_days"] == "the data have no such column"
 
 
 def test_without_a_choice_the_shipped_features_that_are_there_are_taken() -> None:
@@ -167,12 +167,12 @@ def test_a_share_that_this_data_has_not_is_absent_not_unknown() -> None:
     assert left_out == {
         "category_share": "no event has a category",
         "category_share:Shoes": "no event has a category",
-        "age": "absent",
+        "age": "the data have no such column",
     }
 
 
 def test_nothing_left_to_cluster_by_is_an_error_with_every_reason() -> None:
-    with pytest.raises(NoFeaturesError, match=r"4 users by, all 2 features.*views: constant.*spend: absent"):
+    with pytest.raises(NoFeaturesError, match=r"4 users by, all 2 features.*views: constant.*spend: the data have no"):
         fit(measured({"views": [1.0] * 4}), features=("views", "spend"))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segmentation_assets.core.settings import ScoreSettings
 from segmentation_assets.core.users import features as feature_module
-from segmentation_assets.core.users.features import FEATURES, UserFeatures
+from segmentation_assets.core.users.features import FEATURES, TRAITS, UserFeatures
 from segmentation_assets.core.users.rules import (
     KNOWN,
     MAX_CONDITIONS,
@@ -19,7 +19,6 @@ from segmentation_assets.core.users.rules import (
     MAX_RULES,
     OPERATORS,
     SHARES,
-    TRAITS,
     Overlap,
     RuleReport,
     Rules,
@@ -285,6 +284,7 @@ rules:
         ("rule: []", "'rules' is missing"),
         ("rules:", "line 1: 'rules' is no list."),
         ("rules: {a: 1, a: 2}", "line 1: 'a' stands twice."),
+        ("rules: [{name: a, name: b}]\nrules: []", "'rules' stands twice."),
         ("", "my.yaml cannot be used: the file is no mapping. Write names with values: the file has 'rules:'"),
         ("[]", "the file is no mapping."),
         ("rules: [", "my.yaml are not valid YAML:"),
@@ -379,7 +379,7 @@ def test_rules_without_users_take_nobody() -> None:
 
 
 def test_whatever_features_and_scores_can_have_can_be_asked_for() -> None:
-    assert list(TRAITS) == list(feature_module.TRAITS)
+    assert KNOWN["trait"] == list(TRAITS)
     assert {feature.name for feature in FEATURES if feature.group in feature_module.SHARES} == set(SHARES)
     columns = [f"hour_share:{hour}" for hour in feature_module.HOURS]
     columns += [f"weekday_share:{day}" for day in feature_module.WEEKDAYS]

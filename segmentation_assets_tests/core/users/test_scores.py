@@ -58,6 +58,10 @@ TWENTY = rfm(
 """Ten who bought, ten who did not."""
 
 
+def test_the_groups_are_those_asked_for_whoever_is_in_them() -> None:
+    assert [score(TWENTY, ScoreSettings(groups=groups)).groups for groups in (3, 9)] == [3, 9]
+
+
 def test_twenty_users_by_hand() -> None:
     found = score(TWENTY, ScoreSettings())
     assert found.table.schema == SCORES_SCHEMA

@@ -293,6 +293,18 @@ def test_hdbscan_says_of_the_rows_what_scikit_learn_says_noise_included() -> Non
     assert adjusted_rand_score(theirs, found.labels) > 0.99
 
 
+def test_of_rows_that_are_the_same_all_are_in_the_cluster_if_hdbscan_puts_one_there() -> None:
+    rows = np.random.default_rng(3).integers(0, 6, (40, 2)).astype(np.float64)
+    rows = rows[np.lexsort(rows.T[::-1])]
+    theirs = HDBSCAN(min_cluster_size=4, min_samples=3, copy=True).fit(rows).labels_ >= 0
+    _, same = np.unique(rows, axis=0, return_inverse=True)
+    any_of_them = np.bincount(same, theirs)[same] > 0
+    assert any_of_them.sum() > theirs.sum()  # it parts some that are the same
+    assert (
+        (fit("hdbscan", rows, BehaviourSettings(min_cluster_size=4, min_samples=3)).labels >= 0) == any_of_them
+    ).all()
+
+
 def test_hdbscan_leaves_out_about_as_many_others_as_of_those_it_was_fitted_on() -> None:
     chance = np.random.default_rng(1)
     rows = np.vstack([crowds((800, 500, 300), spread=1)[0], chance.uniform(-9, 9, (200, 4))])

@@ -215,6 +215,15 @@ def test_the_features_shown_are_those_with_the_largest_effects_in_the_order_of_t
     assert all(":" not in name for name in user_plots.chosen_features(features, None, 99))
 
 
+def test_a_share_that_next_to_nobody_has_is_not_shown_even_as_a_trait() -> None:
+    features = make_features(clusters(60))
+    rare = pa.array([0.5] * 2 + [0.0] * 58)
+    features = dataclasses.replace(features, table=features.table.append_column("device_share:Anna's", rare))
+    traits = [Trait("device_share:Anna's", 5.0, 0, 0, ""), Trait("spend", 1.0, 0, 0, "")]
+    personas = Personas([Persona(0, "x", None, [], 1, 1.0, traits)], "v")
+    assert user_plots.chosen_features(features, personas, 1) == ["spend"]
+
+
 def test_the_map_of_users_shows_each_once_and_a_sample_of_many(
     drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,11 +252,11 @@ def test_the_components_are_those_of_most_variance(drawn: list[Figure]) -> None:
     assert at == pytest.approx(np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
 
 
-def scores(rows: list[tuple[int | None, int | None, float, str]]) -> UserScores:
+def scores(rows: list[tuple[int | None, int | None, float, str]], groups: int = 5) -> UserScores:
     users = [f"u{number}" for number in range(len(rows))]
     recency, frequency, index, tier = (list(column) for column in zip(*rows, strict=True))
     table = pa.table([users, recency, frequency, [None] * len(rows), ["x"] * len(rows), index, tier], SCORES_SCHEMA)
-    return UserScores(table, {"monetary": "nothing was bought"}, {"recency": 0.5, "frequency": 0.5}, "sessions")
+    return UserScores(table, {"monetary": "nothing was bought"}, {"recency": 0.5, "frequency": 0.5}, "sessions", groups)
 
 
 def cells(figure: Figure) -> dict[tuple[float, float], str]:
@@ -256,7 +265,7 @@ def cells(figure: Figure) -> dict[tuple[float, float], str]:
 
 
 def test_the_heat_map_counts_users_with_the_latest_on_top(drawn: list[Figure]) -> None:
-    some = scores([(3, 1, 1.0, "a"), (3, 1, 1.0, "a"), (1, 3, 1.0, "a"), (None, 2, 1.0, "a")])
+    some = scores([(3, 1, 1.0, "a"), (3, 1, 1.0, "a"), (1, 3, 1.0, "a"), (None, 2, 1.0, "a")], 3)
     user_plots.rfm_map(some)
     assert cells(drawn[0]) == {(0, 0): "2", (2, 2): "1"}
     axes = drawn[0].axes[0]
@@ -266,8 +275,22 @@ def test_the_heat_map_counts_users_with_the_latest_on_top(drawn: list[Figure]) -
     assert strong > weak
 
 
+def test_the_map_has_all_groups_whoever_is_in_them(drawn: list[Figure]) -> None:
+    """Of few users nobody may have the best score: 4 of 5 is not 'just now'."""
+    user_plots.rfm_map(scores([(4, 2, 1.0, "a")]))
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["5", "4", "3", "2", "1"]
+    assert axes.get_ylabel() == "recency score (5 = just now)"
+    assert cells(drawn[0]) == {(1, 1): "1"}
+
+
+def test_scores_that_do_not_say_how_many_groups_there_are_are_drawn(drawn: list[Figure]) -> None:
+    user_plots.rfm_map(scores([(9, 7, 1.0, "a")]))
+    assert cells(drawn[0]) == {(6, 0): "1"}
+
+
 def test_a_cell_can_be_the_mean_spend_whatever_the_order_of_the_users(drawn: list[Figure]) -> None:
-    some = scores([(1, 1, 1.0, "a"), (1, 1, 1.0, "a"), (1, 2, 1.0, "a"), (2, 2, 1.0, "a")])
+    some = scores([(1, 1, 1.0, "a"), (1, 1, 1.0, "a"), (1, 2, 1.0, "a"), (2, 2, 1.0, "a")], 2)
     features = make_features(np.zeros(4, np.int32))
     table = pa.table({"user_id": ["u3", "u2", "u1", "u0"], "spend": [None, 7.0, 30.0, 10.0]})
     user_plots.rfm_map(some, dataclasses.replace(features, table=table), "spend")
@@ -323,7 +346,7 @@ def test_what_was_set_aside_is_a_part_of_what_came_in(drawn: list[Figure]) -> No
     axes = drawn[0].axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["sessions: duplicate session", "events: duplicate event", "duration filled in"]
-    assert [text.get_text().strip() for text in axes.texts] == ["10 (5%)", "1 (<1%)", "19 (10%)"]
+    assert [text.get_text().strip() for text in axes.texts] == ["10 (5.0%)", "1 (0.1%)", "19 (10%)"]
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.05, 0.001, 0.1])
 
 
@@ -339,13 +362,17 @@ def test_segments_beyond_the_columns_are_added_up(drawn: list[Figure], monkeypat
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.25, "0.25"), (12.34, "12.3"), (940, "940"), (9_400, "9,400"), (94_000, "94k"), (1.2e6, "1.2M")],
-)
+    [
+        (0, "0"), (0.25, "0.25"), (0.00001, "0.00001"), (12.34, "12.3"), (99.96, "100"), (940, "940"),
+        (9_400, "9,400"), (9_999.6, "10k"), (94_000, "94k"), (123_456, "123k"), (999_600, "1M"), (1.2e6, "1.2M"),
+        (3.456e9, "3.46B"), (1e12, "1T"), (1e16, "10,000T"), (-94_000, "-94k"),
+    ],
+)  # fmt: skip
 def test_a_number_fits_into_a_cell(value: float, text: str, drawn: list[Figure]) -> None:
     features = dataclasses.replace(
         make_features(np.zeros(1, np.int32)), table=pa.table({"user_id": ["u0"], "spend": [float(value)]})
     )
-    user_plots.rfm_map(scores([(1, 1, 1.0, "a")]), features, "spend")
+    user_plots.rfm_map(scores([(1, 1, 1.0, "a")], 1), features, "spend")
     assert cells(drawn[0]) == {(0, 0): text}
 
 

@@ -16,8 +16,9 @@ class HierarchicalDensityClusterer:
         """Cluster (n, d) rows; fewer than ``min_samples`` or ``min_cluster_size`` are in no cluster.
 
         A point reaches as far as the largest distance at which any point of its cluster was still a core of it, and
-        never as far as the nearest row that is in no cluster. So every row that clusters were found in gets what
-        HDBSCAN said of it, and about as many of other users are in no cluster.
+        never as far as the nearest row that is in no cluster. So the rows that clusters were found in get what
+        HDBSCAN said of them, and about as many of other users are in no cluster. Of rows that are the same HDBSCAN can
+        leave out some: here all are in the cluster if one is.
 
         Details: ``largest_reach``.
 
