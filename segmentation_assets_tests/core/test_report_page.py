@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -419,3 +420,15 @@ def test_pictures_of_sessions_and_segments_can_be_svg_too() -> None:
     found = inline(plots.segment_sizes(summary, "svg"), "a")
     assert found.title == "Sessions and users by segment"
     assert "2 sessions (100%)" in found.markup
+
+
+@pytest.mark.parametrize(("sessions", "warned"), [(1.0, True), (4.0, True), (5.0, False), (30.0, False)])
+def test_who_has_hardly_come_is_said_to_tell_little(sessions: float, warned: bool) -> None:
+    data = make_report_data()
+    assert data.features is not None
+    table = data.features.table
+    place = table.column_names.index("sessions")
+    few = table.set_column(place, "sessions", pa.array(np.full(len(table), sessions)))
+    page = render(dataclasses.replace(data, features=dataclasses.replace(data.features, table=few)))
+    assert f"Half of the users have {sessions:.0f} sessions or fewer." in page
+    assert ("names are guesses" in page) == warned

@@ -214,7 +214,7 @@ def render(data: ReportData) -> str:
         cards=_cards(data.personas),
         persona_figures=_persona_figures(data, pictures),
         k_figure=_k_figure(data, pictures),
-        stability=_stability(data.behaviour) if data.behaviour else None,
+        stability=_stability(data.behaviour, data.features) if data.behaviour else None,
         boxes=_boxes(data, pictures),
         score_figures=_score_figures(data, pictures),
         tiers=_tier_table(data.scores) if data.scores else None,
@@ -451,12 +451,22 @@ def _k_figure(data: ReportData, pictures: _Pictures) -> Figure | None:
     return pictures.add(user_plots.k_distances(data.k_distances, data.eps, "svg"), note)
 
 
-def _stability(model: BehaviourModel) -> list[str]:
+TELLING = 5
+"""Sessions of a user from which behaviour begins to tell something; see docs/benchmarks.md, Users."""
+
+
+def _stability(model: BehaviourModel, features: UserFeatures | None) -> list[str]:
     found = [
         f"Method: {model.method}. {count(len(model.cluster_ids))} groups were found in {count(model.fitted_on)} users; "
         f"all {count(len(model.users))} were assigned, {count(model.noise)} of them to no group."
     ]
     found += [f"{_agreement(model.stability)} {_silhouette(model.stability)}"]
+    if features is not None and features.table.num_rows:
+        half = float(np.median(features.table["sessions"].to_numpy()))
+        text = f"Half of the users have {number(half)} sessions or fewer."
+        if half < TELLING:
+            text += " So few tell little of how somebody behaves: groups come out alike all the same, but names are guesses."
+        found.append(text)
     if model.previous_version is not None and model.kept is not None:
         kept = len(model.kept)
         found.append(f"{kept} of the {len(model.cluster_ids)} groups were there in the model before.")
