@@ -465,7 +465,7 @@ def _stability(model: BehaviourModel, features: UserFeatures | None) -> list[str
         half = float(np.median(features.table["sessions"].to_numpy()))
         text = f"Half of the users have {number(half)} sessions or fewer."
         if half < TELLING:
-            text += " So few tell little of how people behave: groups come out alike all the same, but names are guesses."
+            text += " So few tell little of how people behave: groups come out alike all the same; names are guesses."
         found.append(text)
     if model.previous_version is not None and model.kept is not None:
         kept = len(model.kept)
