@@ -148,10 +148,28 @@ def test_personas_are_shown_in_the_ui_and_in_the_report(ui: str, folder: Path, p
     _picture(page, "personas")
 
     page.goto((folder / "data" / "reports" / "report.html").as_uri())
-    cards = page.locator("#personas")
-    cards.wait_for()
+    section = page.locator("section[aria-labelledby=personas]")
+    cards = section.locator("article")
+    cards.first.wait_for()
+    assert cards.count() == 5
     if os.environ.get("PICTURES_TO"):
-        cards.screenshot(path=Path(os.environ["PICTURES_TO"]) / "report.png")
+        _part(page, cards, "report")
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.emulate_media(color_scheme="dark")
+        _picture(page, "report-phone")
+        page.set_viewport_size({"width": 1500, "height": 900})
+        page.emulate_media(color_scheme="light")
+
+
+def _part(page: "playwright.Page", parts: "playwright.Locator", name: str) -> None:
+    """A picture of what several parts of the page cover."""
+    boxes = [box for part in parts.all() if (box := part.bounding_box())]
+    left, top = (min(box[side] for box in boxes) - 12 for side in ("x", "y"))
+    right = max(box["x"] + box["width"] for box in boxes) + 12
+    bottom = max(box["y"] + box["height"] for box in boxes) + 12
+    scrolled = page.evaluate("scrollY")
+    clip = {"x": left, "y": top + scrolled, "width": right - left, "height": bottom - top}
+    page.screenshot(path=Path(os.environ["PICTURES_TO"]) / f"{name}.png", clip=clip, full_page=True)
 
 
 def test_checks_are_shown_with_their_numbers(ui: str, page: "playwright.Page") -> None:

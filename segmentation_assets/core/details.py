@@ -147,9 +147,8 @@ def with_details(table: pa.Table, found: Found) -> pa.Table:
     """A table with the details of its rows beside its columns."""
     if not found:
         return table
-    for part, column in zip((made := columns(found, table.num_rows)).schema, made.columns, strict=True):
-        table = table.append_column(part, column)
-    return table
+    more = columns(found, table.num_rows)
+    return pa.table([*table.columns, *more.columns], schema=pa.schema([*table.schema, *more.schema]))
 
 
 def as_documents(found: Found, rows: int) -> list[dict[str, Any]]:

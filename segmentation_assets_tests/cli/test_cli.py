@@ -19,6 +19,7 @@ import typer
 from elasticsearch import Elasticsearch
 
 from segmentation_assets.cli.app import app
+from segmentation_assets.cli.runs import USER_ASSETS
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 ASSETS = ["raw_sessions", "tfidf_matrix", "kmeans_model", "labeled_segments", "es_user_segments"]
@@ -210,9 +211,11 @@ def test_seeding_twice_changes_nothing(
     first = {hit["_id"]: hit["_source"] for hit in client.search(index="seeded", size=500)["hits"]["hits"]}
     assert elsewhere.at_once(capsys, *seed).stdout.startswith("seeded: 0 sessions written, 300 were there already.")
     assert {hit["_id"]: hit["_source"] for hit in client.search(index="seeded", size=500)["hits"]["hits"]} == first
-    assert set(next(iter(first.values()))) == {
-        *("session_id", "user_id", "search_query", "clicked_product_ids", "timestamp")
-    }
+    plain = {"session_id", "user_id", "search_query", "clicked_product_ids", "timestamp"}
+    assert all(set(session) >= plain for session in first.values())
+    assert set().union(*first.values()) - plain == {"duration", "device", "country", "region", "referrer", "events"}
+    assert elsewhere.ok(*seed[:-1], "plain", "--no-behaviour").startswith("plain: 300 sessions written")
+    assert set().union(*(hit["_source"] for hit in client.search(index="plain", size=500)["hits"]["hits"])) == plain
 
 
 BAD: dict[str, dict[str, Any]] = {
@@ -552,7 +555,7 @@ def test_dev_serves_the_ui_and_takes_everything_with_it_when_it_ends(
         with urllib.request.urlopen(request, timeout=60) as answer:
             return {node["assetKey"]["path"][-1] for node in json.load(answer)["data"]["assetNodes"]}
 
-    assert assets() == set(ASSETS)
+    assert assets() == set(ASSETS) | set(USER_ASSETS)
     before = segments.processes()
     assert any("elasticsearch_node" in " ".join(p.cmdline()) for p in before)
     assert len(before) > 3

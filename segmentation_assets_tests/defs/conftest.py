@@ -82,11 +82,12 @@ def graph(graph_at: Callable[[str], Graph], elasticsearch_url: str, es: Elastics
 
 @pytest.fixture
 def seed(es: Elasticsearch, tmp_path: Path) -> Callable[..., int]:
-    """A function that writes generated sessions and returns how many."""
+    """A function that writes generated sessions, of queries and clicks alone, and returns how many."""
 
     def write(sessions: int = 600, seed: int = 42, index: str = "user_sessions") -> int:
         data = DataDir(tmp_path / "seed")
-        return seed_sessions(es, index, data, sessions=sessions, seed=seed, now=datetime.now(UTC)).indexed
+        summary = seed_sessions(es, index, data, sessions=sessions, seed=seed, now=datetime.now(UTC), behaviour=False)
+        return summary.indexed
 
     return write
 
