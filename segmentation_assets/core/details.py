@@ -156,14 +156,16 @@ def as_documents(found: Found, rows: int) -> list[dict[str, Any]]:
 
     ``dropped`` is not stored; it is in here, for the account.
     """
-    made = columns(found, rows).to_pylist() if found else [{}] * rows
+    table = columns(found, rows)
+    if not table.num_columns:  # a table without columns has no rows either
+        return [{} for _ in range(rows)]
     return [
         {
             name: [_without_none(event) for event in value] if name == "events" else value
             for name, value in details.items()
             if value is not None
         }
-        for details in made
+        for details in table.to_pylist()
     ]
 
 

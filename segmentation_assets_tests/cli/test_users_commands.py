@@ -327,3 +327,17 @@ def test_attributes_are_written_to_the_embedded_node_only(
     assert elsewhere.at_once(capsys, "seed", "--sessions", "50", "--index", "elsewhere").returncode == 0
     assert mall_client.count(index="elsewhere")["count"] == 50
     assert not mall_client.indices.exists(index="real_attributes")
+
+
+# --- going back; last, for it changes what is published ---------------------------------------------------------------
+
+
+def test_readers_can_be_pointed_at_the_profiles_published_before(mall: Any, done: dict[str, Any]) -> None:
+    again = mall.json("run", "--users")
+    assert again["profiles"]["index"] != done["profiles"]["index"]
+    said = mall.ok("rollback", "--profiles")
+    assert said.startswith(f"user_profiles now leads to {done['profiles']['index']} (")
+    marked = mall.data.storage / "behaviour_clusters" / "published"
+    assert marked.exists()
+    segments = mall.json("check")["published"]
+    assert segments["index"] == again["published"]["index"]  # which stay where they are

@@ -88,6 +88,11 @@ def test_half_a_character_is_no_time(name):
     assert one(events=[{"event_type": "view", "timestamp": "\ud800"}])[1] == ["events.timestamp: no time"]
 
 
+def test_a_start_without_an_end_says_nothing_and_loses_nobody():
+    assert as_documents(find([{"start": "2026-01-02T03:00:00Z"}, {}]), 2) == [{}, {}]
+    assert as_documents(find([{}]), 1) == [{}]
+
+
 def test_an_event_is_kept_exactly():
     event = {
         "event_type": "purchase",
