@@ -52,9 +52,9 @@ from segmentation_assets.core.model import fit
 from segmentation_assets.core.settings import Settings
 from segmentation_assets.core.vectorize import vectorize
 from segmentation_assets.io import bulk, ndjson
+from segmentation_assets.io.point_in_time import PAGE_SIZE
 from segmentation_assets.io.segment_store import publish_segments
 from segmentation_assets.io.session_reader import SLICES, read_sessions
-from segmentation_assets.io.session_store import PAGE_SIZE
 from segmentation_assets.io.snapshot import undecoded
 from segmentation_assets.io.templates import create_index, ensure_template, segment_template, session_template
 from segmentation_assets.local.elasticsearch import EmbeddedElasticsearch

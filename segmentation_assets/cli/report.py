@@ -19,7 +19,7 @@ from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io.artifacts import ArtifactMissingError, ArtifactStore
 from segmentation_assets.io.elasticsearch import server_version
 from segmentation_assets.io.profile_store import PublishedProfiles
-from segmentation_assets.io.publishing import published_state
+from segmentation_assets.io.publishing import PublishedState, published_state
 from segmentation_assets.io.report_store import WrittenReport
 
 
@@ -91,10 +91,8 @@ def collect(
             }
             for check in report.checks
         ],
-        "published": {"alias": live.alias, "index": live.index, "documents": live.documents} if live else None,
-        "still_published": {"alias": state.alias, "index": state.index, "documents": state.documents}
-        if state and not live
-        else None,
+        "published": _place(live),
+        "still_published": _place(None if live else state),
         "personas": [
             {
                 "persona": card.name,
@@ -106,22 +104,21 @@ def collect(
             }
             for card in (cards.cards if cards else [])
         ],
-        "profiles": {"alias": profiles.alias, "index": profiles.index, "documents": profiles.documents}
-        if profiles
-        else None,
-        "profiles_still_published": {
-            "alias": kept_profiles.alias,
-            "index": kept_profiles.index,
-            "documents": kept_profiles.documents,
-        }
-        if kept_profiles
-        else None,
+        "profiles": _place(profiles),
+        "profiles_still_published": _place(kept_profiles),
         "report": page.path if page else None,
         "unevaluated": [{"asset": asset, "name": name} for asset, name in report.unevaluated],
         "failures": report.failures,
         "elasticsearch": {"url": _url(client), "version": server_version(client), "embedded": embedded},
         "seconds": _by_asset(report),
     }
+
+
+def _place(published: PublishedState | PublishedProfiles | None) -> dict[str, Any] | None:
+    """Where readers find it, and how much."""
+    if published is None:
+        return None
+    return {"alias": published.alias, "index": published.index, "documents": published.documents}
 
 
 def _suggested(labeled: LabeledSegments | None, segment: str) -> list[str]:

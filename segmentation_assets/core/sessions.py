@@ -19,11 +19,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segmentation_assets.core import details
-from segmentation_assets.core.moments import parse_timestamp as parse_timestamp
+from segmentation_assets.core.moments import parse_timestamp
 from segmentation_assets.core.numbering import numbered
-from segmentation_assets.core.values import MAX_ID_LENGTH as MAX_ID_LENGTH
-from segmentation_assets.core.values import encodable
-from segmentation_assets.core.values import usable_id as usable_id
+from segmentation_assets.core.values import encodable, usable_id
 from segmentation_assets.errors import SegmentsError
 
 MAX_QUERY_LENGTH = 512

@@ -21,7 +21,7 @@ from segmentation_assets.core.report.wording import percent
 from segmentation_assets.core.users.behaviour import BehaviourModel
 from segmentation_assets.core.users.cleaning import CleaningAccount
 from segmentation_assets.core.users.clustering.base import NOISE
-from segmentation_assets.core.users.features import FEATURES, Feature, UserFeatures, marked
+from segmentation_assets.core.users.features import FEATURES, Feature, UserFeatures, marked, of_users
 from segmentation_assets.core.users.personas import NOISE_NAME, Personas, may_be_shown, number
 from segmentation_assets.core.users.rules import RuleSegments
 from segmentation_assets.core.users.scores import UserScores
@@ -464,9 +464,8 @@ def _labels_of(features: UserFeatures, model: BehaviourModel) -> NDArray[np.int6
 
 def _of_users(table: pa.Table, column: str, users: pa.ChunkedArray) -> NDArray[np.float64]:
     """(n_users,) a column's value of each of these users, NaN where there is none."""
-    place = pc.index_in(users.combine_chunks(), table["user_id"].combine_chunks())
-    values = table[column].combine_chunks().take(place).cast(pa.float64())
-    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
+    values = of_users(table.select(["user_id", column]), users)[column].cast(pa.float64())
+    return np.asarray(values.to_numpy(), np.float64)
 
 
 def _box(values: NDArray[np.float64]) -> dict[str, float] | None:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from segmentation_assets.core.labels import LabeledSegments
-from segmentation_assets.core.quality import require_publishable
 from segmentation_assets.core.users import quality
 from segmentation_assets.core.users.attributes import UserAttributes
 from segmentation_assets.core.users.behaviour import BehaviourModel
@@ -17,7 +16,7 @@ from segmentation_assets.core.users.rules import RuleSegments
 from segmentation_assets.core.users.scores import UserScores
 from segmentation_assets.defs.metadata import check_result
 from segmentation_assets.defs.progress import log_progress
-from segmentation_assets.defs.publishing import above
+from segmentation_assets.defs.publishing import hold_back
 from segmentation_assets.defs.resources import ArtifactIOManager, ElasticsearchResource, SettingsResource
 from segmentation_assets.io.profile_store import PublishedProfiles, mark_served, publish_profiles
 from segmentation_assets.io.session_store import count_sessions
@@ -47,10 +46,8 @@ def es_user_profiles(
 ) -> dg.Output[PublishedProfiles]:
     """Put everything about each user side by side, and publish it unless a check does not hold."""
     chosen = settings.load()
-    # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run, and a run of the
-    # user side alone after one failed above it.
     gate = quality.profile_gate(clean_sessions, behaviour_clusters, labeled_segments, chosen.checks)
-    require_publishable(gate + [outcome for outcome in above(io_manager, chosen) if outcome not in gate])
+    hold_back(gate, io_manager, chosen)
     profiles = build_profiles(
         user_features,
         user_scores,

@@ -41,9 +41,7 @@ def es_user_segments(
 ) -> dg.Output[PublishedSegments]:
     """Publish, unless a check does not hold."""
     chosen = settings.load()
-    # Dagster lets a run of this asset alone through after a blocking check failed in an earlier run.
-    gate = quality.publish_gate(labeled_segments, chosen.checks)
-    quality.require_publishable(gate + [outcome for outcome in above(io_manager, chosen) if outcome not in gate])
+    hold_back(quality.publish_gate(labeled_segments, chosen.checks), io_manager, chosen)
     with elasticsearch.client() as client:
         published = publish_segments(
             client,
@@ -73,20 +71,25 @@ def es_user_segments(
     )
 
 
-def above(io_manager: ArtifactIOManager, chosen: Settings) -> list[quality.CheckOutcome]:
-    """The numbers of what is stored further up.
+def hold_back(gate: list[quality.CheckOutcome], io_manager: ArtifactIOManager, chosen: Settings) -> None:
+    """Publish nothing where one of these outcomes, or one of what is stored further up, does not hold.
 
-    A check that failed there stopped the run before it labelled anything: the labels are then still those of the data
-    before, and pass by themselves.
+    Dagster lets a run of the last asset alone through after a blocking check failed in an earlier run. And a check that
+    failed further up stopped that run before it labelled anything: the labels are then still those of the data before,
+    and pass by themselves.
+
+    Raises:
+        PublishRefusedError: says which does not hold.
     """
     store = io_manager.store
     intake = store.load_field("raw_sessions", Sessions, "intake")
     sizes, unclustered = (store.load_field("kmeans_model", ClusterModel, name) for name in ("sizes", "unclustered"))
-    return [
+    above = [
         quality.sessions_accounted(intake),
         quality.session_validity(intake, chosen.checks.session_validity),
         quality.cluster_balance(sizes, unclustered, chosen.checks.cluster_balance),
     ]
+    quality.require_publishable(gate + [outcome for outcome in above if outcome not in gate])
 
 
 @dg.asset_check(

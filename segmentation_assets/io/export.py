@@ -26,8 +26,7 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError
 from segmentation_assets.core.moments import parse_timestamp
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io.elasticsearch import errors_explained
-from segmentation_assets.io.session_store import KEEP_ALIVE, close_point_in_time
-from segmentation_assets.io.snapshot import ShortRead
+from segmentation_assets.io.point_in_time import KEEP_ALIVE, ShortRead, close_point_in_time, open_point_in_time
 
 Format = Literal["csv", "parquet", "ndjson"]
 
@@ -426,16 +425,13 @@ class _Published:
     def __enter__(self) -> "_Published":
         try:
             found = self._client.indices.get_mapping(index=self._alias).body
-            opened = self._client.open_point_in_time(
-                index=self._alias, keep_alive=KEEP_ALIVE, allow_partial_search_results=False
-            )
+            self._pit = open_point_in_time(self._client, self._alias)
         except NotFoundError:
             raise NothingPublished(
                 f"Nothing is published under '{self._alias}'.",
                 "Publish first: `segments run`, or `segments run --users` for profiles and users.",
             ) from None
         self._mappings = [described["mappings"].get("properties", {}) for described in found.values()]
-        self._pit = str(opened["id"])
         return self
 
     def __exit__(self, *_: object) -> None:

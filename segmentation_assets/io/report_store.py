@@ -77,6 +77,7 @@ def collect_report(store: ArtifactStore, settings: Settings, now: datetime) -> R
     behaviour = stored("behaviour_clusters", BehaviourModel)
     attributes = stored("user_attributes", UserAttributes)
     known = stored("personas", Personas)
+    intake = _intake(store)
     rows = None
     if behaviour and features and features.table["user_id"].combine_chunks().equals(behaviour.users):
         rows = transform(behaviour.preprocessing, features.table, features.traits)
@@ -105,8 +106,8 @@ def collect_report(store: ArtifactStore, settings: Settings, now: datetime) -> R
         personas=known if known and behaviour and known.model_version == behaviour.version else None,
         cleaning=clean.account if clean else None,
         attributes=attributes.account if attributes else None,
-        intake=_intake(store),
-        checks=_checks(_intake(store), model, labeled, clean, behaviour, settings),
+        intake=intake,
+        checks=_checks(intake, model, labeled, clean, behaviour, settings),
     )
 
 

@@ -17,8 +17,9 @@ from segmentation_assets.core.updates import updated
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import bulk, memory
 from segmentation_assets.io.elasticsearch import IndexEmpty, errors_explained
-from segmentation_assets.io.session_store import PAGE_SIZE, Progress, rejected_index
-from segmentation_assets.io.snapshot import SET_ASIDE_KNOWN, Fetched, How, ShortRead, Snapshot
+from segmentation_assets.io.point_in_time import PAGE_SIZE, ShortRead
+from segmentation_assets.io.session_store import Progress, rejected_index
+from segmentation_assets.io.snapshot import SET_ASIDE_KNOWN, Fetched, How, Snapshot
 
 SLICES = 2
 """Parallel parts of a read. One does not keep the cluster busy while an answer is decoded; more gained nothing."""

@@ -4,7 +4,6 @@ What belongs here: the index of sessions and the dead-letter index beside it. Wh
 usable (core.sessions), the formats of files (importing), reading all sessions (session_reader).
 """
 
-import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -14,13 +13,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
+from elasticsearch import Elasticsearch, NotFoundError
 
 from segmentation_assets.core import details
 from segmentation_assets.core.sessions import Reason, check_document
 from segmentation_assets.core.values import usable_id
 from segmentation_assets.io import bulk
 from segmentation_assets.io.elasticsearch import IndexMissing, errors_explained
+from segmentation_assets.io.point_in_time import hits, open_point_in_time
 from segmentation_assets.io.templates import ensure_index, rejected_template, session_template
 
 REJECTED_DOCUMENT_BYTES = 8192
@@ -28,10 +28,6 @@ REJECTED_DOCUMENT_BYTES = 8192
 
 _AT_ONCE = 1_000
 """Records whose details are looked at together."""
-
-PAGE_SIZE = 10_000
-KEEP_ALIVE = "2m"
-"""Of a point in time, renewed with each page."""
 
 _T = TypeVar("_T")
 
@@ -316,27 +312,7 @@ class _DeadLetters:
 
 
 def _ids(client: Elasticsearch, index: str, query: Mapping[str, Any]) -> list[str]:
-    ids: list[str] = []
-    pit = client.open_point_in_time(index=index, keep_alive=KEEP_ALIVE)["id"]
-    try:
-        after: list[Any] | None = None
-        while True:
-            answer = client.search(
-                pit={"id": pit, "keep_alive": KEEP_ALIVE},
-                query=query,
-                sort=["_shard_doc"],
-                search_after=after,
-                size=PAGE_SIZE,
-                source=False,
-                allow_partial_search_results=False,
-            )
-            hits = answer["hits"]["hits"]
-            if not hits:
-                return ids
-            ids.extend(hit["_id"] for hit in hits)
-            after = hits[-1]["sort"]
-    finally:
-        close_point_in_time(client, pit)
+    return [hit["_id"] for hit in hits(client, index, open_point_in_time(client, index), query=query, source=False)]
 
 
 @dataclass(frozen=True)
@@ -436,9 +412,3 @@ def index_uuids(client: Elasticsearch, index: str) -> dict[str, str]:
     if not settings:  # a pattern that matches nothing
         raise IndexMissing(f"There is no index or alias '{index}'.", "Check the name.")
     return {name: str(found["settings"]["index"]["uuid"]) for name, found in settings.items()}
-
-
-def close_point_in_time(client: Elasticsearch, pit: str) -> None:
-    """Close it, or let it be: it expires by itself, and whatever went wrong before is what matters."""
-    with contextlib.suppress(ApiError, TransportError):
-        client.close_point_in_time(id=pit)

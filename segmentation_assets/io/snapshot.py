@@ -33,18 +33,14 @@ from segmentation_assets.core.sessions import (
     SessionBuilder,
     Sessions,
     merge,
-    usable_id,
 )
-from segmentation_assets.errors import SegmentsError
+from segmentation_assets.core.values import usable_id
 from segmentation_assets.io.elasticsearch import NEWEST_WRITE, IndexMissing, newest_write
-from segmentation_assets.io.session_store import KEEP_ALIVE, Progress, close_point_in_time
+from segmentation_assets.io.point_in_time import KEEP_ALIVE, ShortRead, close_point_in_time, lost, open_point_in_time
+from segmentation_assets.io.session_store import Progress
 
 SET_ASIDE_KNOWN = 10_000
 """Ids of documents set aside that are kept, to continue a read. Where there are more, the next read begins again."""
-
-
-class ShortRead(SegmentsError):
-    """Not all of the snapshot could be read; what was read is thrown away."""
 
 
 # --- an answer's bytes ------------------------------------------------------------------------------------------------
@@ -176,11 +172,7 @@ class Snapshot:
             raise IndexMissing(f"There is no index or alias '{self._index}'.", "Check the name.")
         self._several = len(found) > 1
         self.untraceable = self._look(found.body)
-        # Partial results are refused at every step: a missing shard is an error, not fewer sessions.
-        opened = self._client.open_point_in_time(
-            index=self._index, keep_alive=KEEP_ALIVE, allow_partial_search_results=False
-        )
-        self._id = str(opened["id"])
+        self._id = open_point_in_time(self._client, self._index)
         self._ids.add(self._id)
         return self
 
@@ -360,10 +352,7 @@ class Snapshot:
             ).body
         except ApiError as error:
             if error.meta.status == 404 or (error.meta.status == 503 and "shard" in str(error.body)):
-                raise ShortRead(
-                    f"The snapshot of {self._index} was lost during the read (index deleted, node gone, or too slow).",
-                    "Run again; nothing was used of this read.",
-                ) from error
+                raise lost(self._index) from error
             raise
 
     def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from segmentation_assets.core.users.attributes import (
 from segmentation_assets.io import bulk
 from segmentation_assets.io.elasticsearch import errors_explained
 from segmentation_assets.io.enrichment import Enricher, FileEnricher, HttpEnricher
-from segmentation_assets.io.session_store import KEEP_ALIVE, PAGE_SIZE, Progress, close_point_in_time
+from segmentation_assets.io.point_in_time import PAGE_SIZE, hits, open_point_in_time
+from segmentation_assets.io.session_store import Progress
 from segmentation_assets.io.settings import beside
-from segmentation_assets.io.snapshot import ShortRead
 from segmentation_assets.io.templates import attributes_template, ensure_index
 
 
@@ -125,7 +125,7 @@ def read_attributes(
     source = AttributeSource(f"index {index}", now, users)
     with errors_explained(client, f"read {index}"):
         try:
-            opened = client.open_point_in_time(index=index, keep_alive=KEEP_ALIVE, allow_partial_search_results=False)
+            pit = open_point_in_time(client, index)
         except NotFoundError:
             source.remark("there is no such index")
             return source
@@ -136,41 +136,12 @@ def read_attributes(
                 source.remark("the credentials are not allowed to read it")
                 return source
             raise
-        for hit in _hits(client, index, str(opened["id"]), page_size):
+        wanted = {"source": ATTRIBUTES_SCHEMA.names, "seq_no_primary_term": True}
+        for hit in hits(client, index, pit, page_size=page_size, **wanted):
             source.add(hit.get("_source"), (int(hit.get("_seq_no", 0)), f"{hit['_id']}@{hit['_index']}"))
             if on_progress is not None and source.read % page_size == 0:
                 on_progress(source.read, None)
     return source
-
-
-def _hits(client: Elasticsearch, index: str, pit: str, page_size: int) -> Iterator[dict[str, Any]]:
-    after: list[Any] | None = None
-    try:
-        while True:
-            try:
-                answer = client.search(
-                    pit={"id": pit, "keep_alive": KEEP_ALIVE},
-                    sort=["_shard_doc"],
-                    search_after=after,
-                    size=page_size,
-                    source=ATTRIBUTES_SCHEMA.names,
-                    seq_no_primary_term=True,
-                    track_total_hits=False,
-                    allow_partial_search_results=False,
-                )
-            except NotFoundError as error:
-                raise ShortRead(
-                    f"The snapshot of {index} was lost during the read (index deleted, node gone, or too slow).",
-                    "Run again; nothing was used of this read.",
-                ) from error
-            pit = str(answer["pit_id"])
-            hits = answer["hits"]["hits"]
-            yield from hits
-            if len(hits) < page_size:
-                return
-            after = hits[-1]["sort"]
-    finally:
-        close_point_in_time(client, pit)
 
 
 def write_attributes(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from segmentation_assets.core import generate
 from segmentation_assets.core.generate import Generated, generate_sessions
-from segmentation_assets.core.sessions import check_document, parse_timestamp
+from segmentation_assets.core.moments import parse_timestamp
+from segmentation_assets.core.sessions import check_document
 
 END = datetime(2025, 6, 1, 12, tzinfo=UTC)
 FIELDS = ["session_id", "user_id", "search_query", "clicked_product_ids", "timestamp"]

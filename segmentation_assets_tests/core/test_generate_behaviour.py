@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from segmentation_assets.core import generate_behaviour as behaving
 from segmentation_assets.core.details import EVENT_TYPES, columns, find
 from segmentation_assets.core.generate import Generated, generate_sessions
-from segmentation_assets.core.sessions import check_document, parse_timestamp
+from segmentation_assets.core.moments import parse_timestamp
+from segmentation_assets.core.sessions import check_document
 from segmentation_assets.core.users.attributes import ATTRIBUTES_SCHEMA, CheckedAttributes, check_attributes
 
 END = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,20 +79,6 @@ def draw_all(sessions: Sessions, tfidf: TfidfMatrix, model: ClusterModel, labele
 
 def is_picture(png: bytes) -> bool:
     return png.startswith(b"\x89PNG\r\n\x1a\n") and len(png) > 1000
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are drawn while the test runs."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(self: Figure, *args: Any, **kwargs: Any) -> None:
-        figures.append(self)
-        save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
 
 
 @pytest.mark.parametrize("method", ["lsa", "spherical", "kmeans"])

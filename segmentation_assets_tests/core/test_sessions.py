@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segmentation_assets.core.moments import parse_timestamp
 from segmentation_assets.core.sessions import (
     CLOCK_SKEW,
     EXAMPLES_PER_REASON,
-    MAX_ID_LENGTH,
     MAX_QUERY_LENGTH,
     SESSION_SCHEMA,
     Intake,
@@ -22,9 +22,8 @@ from segmentation_assets.core.sessions import (
     Sessions,
     check_document,
     merge,
-    parse_timestamp,
-    usable_id,
 )
+from segmentation_assets.core.values import MAX_ID_LENGTH, usable_id
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
 GOOD = {

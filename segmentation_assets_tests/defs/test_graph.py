@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from elasticsearch import Elasticsearch
+from run_results import documents, evaluations, materialized, metadata
 
 from segmentation_assets.core.labels import LabeledSegments
 from segmentation_assets.core.model import ClusterModel
@@ -34,28 +35,8 @@ Causes = Callable[[dg.ExecuteInProcessResult], dict[str, str]]
 LOPSIDED = ["gaming laptop"] * 400 + ["red dress", "cheap rug", "yoga mat", "lipstick", "sofa", "usb cable"]
 
 
-def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    (event,) = (e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset))
-    return {name: value.value for name, value in event.materialization.metadata.items()}
-
-
-def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
-    return {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()}
-
-
-def evaluations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
-    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
-
-
-def documents(client: Elasticsearch, index: str = ALIAS) -> dict[str, dict[str, Any]]:
-    """All documents that a reader of the alias sees, by id."""
-    client.indices.refresh(index=index)
-    hits = client.search(index=index, size=10_000)["hits"]["hits"]
-    return {hit["_id"]: hit["_source"] for hit in hits}
-
-
 def segments(client: Elasticsearch) -> dict[str, tuple[int, str]]:
-    return {key: (found["cluster"], found["segment"]) for key, found in documents(client).items()}
+    return {key: (found["cluster"], found["segment"]) for key, found in documents(client, ALIAS).items()}
 
 
 def refusal(causes: dict[str, str]) -> str:
@@ -115,7 +96,7 @@ def test_sessions_become_published_segments(graph: Any, seed: Callable[..., int]
     assert checks["published_complete"].metadata["published"].value == kept
 
     labeled = graph.store.load("labeled_segments", LabeledSegments)
-    published = documents(es)
+    published = documents(es, ALIAS)
     assert set(published) == set(labeled.table["session_id"].to_pylist())
     for row in labeled.table.to_pylist():
         found = published[row["session_id"]]
@@ -178,7 +159,7 @@ def test_lopsided_data_is_not_published_by_the_graph_nor_past_it(
 
     graph.settings("checks: {cluster_balance: {max_share: 1, min_share: 0}}\n")  # whoever decides that it is fine
     assert graph.run("es_user_segments").success
-    assert len(documents(es)) == len(LOPSIDED)
+    assert len(documents(es, ALIAS)) == len(LOPSIDED)
 
 
 def test_unusable_documents_stop_publishing_too(
@@ -210,7 +191,7 @@ def test_coverage_warns_by_default_and_stops_when_told_to(
     assert warned.success
     coverage = evaluations(warned)["label_coverage"]
     assert (coverage.passed, coverage.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert {found["segment"] for found in documents(es).values()} == {"other"}
+    assert {found["segment"] for found in documents(es, ALIAS).values()} == {"other"}
     before = published_state(es, ALIAS)
 
     graph.settings("checks: {label_coverage: {severity: ERROR}}\n")
@@ -350,12 +331,12 @@ def test_a_run_after_a_few_new_sessions_does_a_few_and_gives_what_a_full_run_giv
     assert few.success
     assert (metadata(few, "raw_sessions")["fetched"], metadata(few, "es_user_segments")["written"]) == (3, 3)
     assert "came or went since it was last judged" in metadata(few, "kmeans_model")["decision"]
-    by_few = documents(es)
+    by_few = documents(es, ALIAS)
     everything = graph.run(config={"raw_sessions": {"read_all": True}, "es_user_segments": {"write_all": True}})
     assert metadata(everything, "raw_sessions")["fetched"] == 603
     assert metadata(everything, "es_user_segments")["written"] == 603
     assert metadata(everything, "raw_sessions")["read"] == metadata(few, "raw_sessions")["read"]
-    by_all = documents(es)
+    by_all = documents(es, ALIAS)
     for found in (*by_few.values(), *by_all.values()):
         del found["published_at"]
     assert by_few == by_all
@@ -368,7 +349,7 @@ def test_optional_fields_are_left_out_of_the_documents_where_the_settings_say_so
     seed(300)
     graph.settings("publish: {fields: [confidence]}\n")
     assert graph.run().success
-    assert {tuple(sorted(found)) for found in documents(es).values()} == {
+    assert {tuple(sorted(found)) for found in documents(es, ALIAS).values()} == {
         ("confidence", "search_query", "segment", "session_id", "user_id")
     }
 
@@ -396,7 +377,7 @@ def test_an_index_of_somebody_else_under_the_aliass_name_is_left_alone(
     seed(200)
     es.index(index=ALIAS, id="theirs", document={"a": 1}, refresh=True)
     assert causes(graph.run())["es_user_segments"].startswith("AliasTaken: ")
-    assert documents(es) == {"theirs": {"a": 1}}
+    assert documents(es, ALIAS) == {"theirs": {"a": 1}}
 
 
 def test_a_rerun_from_the_middle_uses_what_is_stored(graph: Any, seed: Callable[..., int], es: Elasticsearch) -> None:
@@ -411,7 +392,7 @@ def test_a_rerun_from_the_middle_uses_what_is_stored(graph: Any, seed: Callable[
     rerun = graph.run("labeled_segments", "es_user_segments")
     assert rerun.success
     assert materialized(rerun) == {"labeled_segments", "es_user_segments"}
-    assert "everybody" in {found["segment"] for found in documents(es).values()}
+    assert "everybody" in {found["segment"] for found in documents(es, ALIAS).values()}
 
 
 def test_results_of_one_run_are_never_mixed_with_those_of_another(

@@ -13,6 +13,7 @@ import dagster as dg
 import numpy as np
 import pytest
 from elasticsearch import Elasticsearch
+from run_results import documents, evaluations, materialized, metadata
 
 from segmentation_assets.core.users.behaviour import BehaviourModel
 from segmentation_assets.core.users.personas import Personas
@@ -105,9 +106,7 @@ class Shop:
         write_sessions(self.client, self.index, records, source=user, now=datetime.now(UTC))
 
     def documents(self, index: str) -> dict[str, dict[str, Any]]:
-        """All documents that a reader sees, by id."""
-        self.client.indices.refresh(index=index)
-        return {hit["_id"]: hit["_source"] for hit in self.client.search(index=index, size=10_000)["hits"]["hits"]}
+        return documents(self.client, index)
 
     def profiles(self) -> dict[str, dict[str, Any]]:
         return self.documents(ALIAS)
@@ -118,19 +117,6 @@ class Shop:
 
     def published(self) -> PublishedState | None:
         return published_state(self.client, ALIAS)
-
-
-def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    (event,) = (e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset))
-    return {name: value.value for name, value in event.materialization.metadata.items()}
-
-
-def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
-    return {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()}
-
-
-def evaluations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
-    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
 
 
 def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:

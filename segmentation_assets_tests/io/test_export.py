@@ -30,8 +30,8 @@ from segmentation_assets.io.export import (
     export_profiles,
     export_segments,
 )
+from segmentation_assets.io.point_in_time import ShortRead
 from segmentation_assets.io.publishing import publish
-from segmentation_assets.io.snapshot import ShortRead
 from segmentation_assets.io.templates import profile_template, segment_template
 
 PROFILES, SEGMENTS = "user_profiles", "user_segments"

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmentation_assets.core.generate import generate_sessions
-from segmentation_assets.core.sessions import SESSION_SCHEMA, SessionBuilder, parse_timestamp
+from segmentation_assets.core.moments import parse_timestamp
+from segmentation_assets.core.sessions import SESSION_SCHEMA, SessionBuilder
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import formats, importing
 from segmentation_assets.io.importing import (

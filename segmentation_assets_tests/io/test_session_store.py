@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segmentation_assets.core.details import as_documents, find
-from segmentation_assets.core.sessions import Reason, SessionBuilder, check_document, merge, usable_id
+from segmentation_assets.core.sessions import Reason, SessionBuilder, check_document, merge
+from segmentation_assets.core.values import usable_id
 from segmentation_assets.io import bulk
 from segmentation_assets.io.bulk import BulkFailed, Retry
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, IndexEmpty, IndexMissing
-from segmentation_assets.io.session_reader import NoUsableSessions, ShortRead, read_sessions
+from segmentation_assets.io.point_in_time import ShortRead
+from segmentation_assets.io.session_reader import NoUsableSessions, read_sessions
 from segmentation_assets.io.session_store import (
     RejectedSource,
     count_sessions,

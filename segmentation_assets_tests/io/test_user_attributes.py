@@ -14,7 +14,7 @@ from segmentation_assets.core.users.attributes import UserAttributes, merge_attr
 from segmentation_assets.io.bulk import BulkFailed
 from segmentation_assets.io.elasticsearch import ClusterError, ClusterUnreachable
 from segmentation_assets.io.enrichment import EnrichmentFileInvalid, EnrichmentInvalid
-from segmentation_assets.io.snapshot import ShortRead
+from segmentation_assets.io.point_in_time import ShortRead
 from segmentation_assets.io.templates import attributes_template, ensure_index, ensure_template
 from segmentation_assets.io.user_attributes import gather_attributes, read_attributes, write_attributes
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no type information
 
@@ -18,7 +17,7 @@ from segmentation_assets.core.clustering.kmeans import THREADS
 from segmentation_assets.core.model import match_clusters
 from segmentation_assets.core.settings import BehaviourSettings
 from segmentation_assets.core.users.clustering import METHODS, NOISE, Clusters, TooFewUsersError, assign
-from segmentation_assets.core.users.features import UserFeatures, marked
+from segmentation_assets.core.users.features import UserFeatures, marked, of_users
 from segmentation_assets.core.users.preprocessing import Preprocessing, fit_preprocessing, transform
 
 COMPARED = 5_000
@@ -122,7 +121,8 @@ def predict(model: BehaviourModel, features: UserFeatures) -> tuple[NDArray[np.i
 
     A user gets the same alone as among others, and those whom the model was fitted on what it says of them.
     """
-    return _predict(model, transform(model.preprocessing, features.table, _beside(features.table, features.traits)))
+    traits = of_users(features.traits, features.table["user_id"])
+    return _predict(model, transform(model.preprocessing, features.table, traits))
 
 
 def _predict(model: BehaviourModel, rows: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -181,12 +181,7 @@ def _fit(features: UserFeatures, settings: BehaviourSettings, previous: Behaviou
 def _by_user(features: UserFeatures) -> UserFeatures:
     """The same with the users in order."""
     table = features.table.sort_by("user_id")
-    return replace(features, table=table, traits=_beside(table, features.traits))
-
-
-def _beside(table: pa.Table, traits: pa.Table) -> pa.Table:
-    """The traits of the users of a table, in its order."""
-    return traits.take(pc.index_in(table["user_id"], traits["user_id"]))
+    return replace(features, table=table, traits=of_users(features.traits, table["user_id"]))
 
 
 def _users_in(index: NDArray[np.int32], k: int) -> NDArray[np.int64]:

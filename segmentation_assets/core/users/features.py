@@ -242,6 +242,18 @@ def measure(
     )
 
 
+def of_users(table: pa.Table, users: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The rows of a table (with a column user_id, each once) that are about these users, in their order.
+
+    A user without a row has one of nulls, in the column user_id as well.
+    """
+    return table.take(pc.index_in(_one(users), _one(table["user_id"])))
+
+
+def _one(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+
+
 def marked(features: UserFeatures) -> NDArray[np.bool_]:
     """(n,) which users are marked as noise, in the order of ``features.table``."""
     reasons = pc.list_value_length(features.noise["noise"])

@@ -17,7 +17,7 @@ from segmentation_assets.core.model import StaleInputError
 from segmentation_assets.core.users.attributes import UserAttributes
 from segmentation_assets.core.users.behaviour import BehaviourModel
 from segmentation_assets.core.users.cleaning import CleanSessions
-from segmentation_assets.core.users.features import UserFeatures
+from segmentation_assets.core.users.features import UserFeatures, of_users
 from segmentation_assets.core.users.imputation import MARK
 from segmentation_assets.core.users.personas import Personas, clusters_of
 from segmentation_assets.core.users.rules import RuleSegments
@@ -164,8 +164,8 @@ def documents(profiles: UserProfiles) -> Iterator[dict[str, Any]]:
 
 def _aligned(table: pa.Table, users: pa.Array) -> dict[str, pa.Array]:
     """The columns of a table in the order of these users, null where a user has no row."""
-    place = pc.index_in(users, table["user_id"].combine_chunks())
-    return {name: table[name].combine_chunks().take(place) for name in table.column_names if name != "user_id"}
+    found = of_users(table, users)
+    return {name: found[name].combine_chunks() for name in found.column_names if name != "user_id"}
 
 
 def _checked(table: pa.Table, users: pa.Array, what: str) -> dict[str, pa.Array]:

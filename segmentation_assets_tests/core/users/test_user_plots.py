@@ -37,20 +37,6 @@ def silence_is_asked_for() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are drawn while the test runs."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(self: Figure, *args: Any, **kwargs: Any) -> None:
-        figures.append(self)
-        save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
-
-
 def is_picture(picture: bytes, form: Form) -> bool:
     if form == "png":
         return picture.startswith(b"\x89PNG\r\n\x1a\n") and len(picture) > 1000
