@@ -18,3 +18,13 @@ class SegmentsError(Exception):
         self.problem = problem
         self.cure = cure
         super().__init__(f"{problem} {cure}".strip())
+
+
+class MissingExtraError(SegmentsError):
+    """A library of an extra is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the extra [{extra}], which is not installed.",
+            f"python -m pip install 'segmentation-assets[{extra}]'",
+        )

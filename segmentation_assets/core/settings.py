@@ -215,6 +215,15 @@ class BehaviourStabilityBounds(_Section):
     severity: Severity = Field("WARN", description="WARN: shown, never stops. ERROR: stops publishing profiles.")
 
 
+class LiveHealthBounds(_Section):
+    """Bounds of the check ``live_health``."""
+
+    max_lag: int = Field(100_000, ge=0, description="Events waiting.")
+    max_dead_share: Share = Field(0.05, description="Share of events that became dead letters.")
+    max_p99_seconds: float = Field(1.0, gt=0, description="From an event's arrival at the broker to its segment.")
+    severity: Severity = "WARN"
+
+
 class CheckSettings(_Section):
     """Bounds of the asset checks; the publish guard compares the same numbers with the same bounds."""
 
@@ -224,6 +233,7 @@ class CheckSettings(_Section):
     user_churn: UserChurnBounds = UserChurnBounds()
     noise_share: NoiseBounds = NoiseBounds()
     behaviour_stability: BehaviourStabilityBounds = BehaviourStabilityBounds()
+    live_health: LiveHealthBounds = LiveHealthBounds()
 
 
 class PublishSettings(_Section):
@@ -250,6 +260,7 @@ NumericImputation = Literal["mean", "median", "none"]
 CategoricalImputation = Literal["mode", "unknown", "none"]
 Scaling = Literal["standard", "minmax", "robust"]
 BehaviourMethod = Literal["kmeans", "dbscan", "hdbscan"]
+OnlineMethod = Literal["model", "kmeans", "clustream", "denstream", "dbstream", "hdbscan"]
 
 
 class EnrichmentSettings(_Section):
@@ -418,6 +429,74 @@ class ProfileSettings(_Section):
     keep: int = Field(3, ge=1, le=100, description="Published indices kept, the current one included, for rollback.")
 
 
+class OnlineSettings(_Section):
+    """Behaviour clusters that go on learning from the stream."""
+
+    method: OnlineMethod = Field(
+        "model",
+        description="'model': those of the batch side, as they are; 'kmeans': centres that follow the users; "
+        "'clustream': micro-clusters, grouped; 'denstream', 'dbstream': by density (river); 'hdbscan': the model's "
+        "clusters, found anew from time to time among the latest users.",
+    )
+    half_life_hours: float = Field(168.0, gt=0, description="After so long an event weighs half.")
+    micro_clusters: int = Field(100, ge=10, le=10_000, description="Micro-clusters of clustream.")
+    horizon_hours: float = Field(168.0, gt=0, description="A micro-cluster that nothing joined for so long may go.")
+    recluster_points: int = Field(10_000, ge=100, description="Users looked at between two searches for clusters.")
+    window_points: int = Field(5_000, ge=100, description="Users that hdbscan looks for clusters among.")
+
+
+class StreamSettings(_Section):
+    """Events while they happen; addresses and passwords are variables of the environment."""
+
+    source: Literal["kafka", "mqtt", "kinesis", "pubsub"] = Field("kafka", description="Where events come from.")
+    topic: str = Field("user_events", min_length=1, description="Topic, or stream or subscription, of events.")
+    dead_letters: str = Field("user_events_dead", min_length=1, description="Topic for events that cannot be used.")
+    changes: str = Field("segment_changes", min_length=1, description="Topic that changes of segment are told to.")
+    group: str = Field("segments", min_length=1, description="Consumer group; workers of one group share the events.")
+    batch_events: int = Field(5_000, ge=1, le=100_000, description="Events at most in one step.")
+    linger_ms: int = Field(5, ge=0, le=10_000, description="Milliseconds that a step waits for more events.")
+    lateness_minutes: float = Field(
+        60.0,
+        ge=0,
+        le=2 * 24 * 60,
+        description="How far an event may be behind its user's latest. A later one is set aside as a dead letter; a "
+        "repeated one is told within this time.",
+    )
+    state_days: float = Field(90.0, gt=0, description="A user without events for so long is forgotten here.")
+    cached_users: int = Field(100_000, ge=0, description="Users whose state a worker keeps in memory as well.")
+    change: Share = Field(
+        0.2, description="How much behaviour must change in any group for a user to be looked at anew."
+    )
+    elasticsearch: bool = Field(
+        True, description="Whether changes are written to user_profiles and user_segments, in small batches."
+    )
+    online: OnlineSettings = OnlineSettings()
+
+
+class DriftSettings(_Section):
+    """When the stream says that the model has had its time. The sensor ``behaviour_drift`` compares."""
+
+    max_psi: float = Field(
+        0.25, ge=0, description="Population stability index of a feature from which the users are others than before."
+    )
+    max_changed_share: Share = Field(
+        0.5,
+        description="Share of active users whose behaviour changed by more than stream.change since they were "
+        "last looked at by a run.",
+    )
+    min_users: int = Field(200, ge=1, description="Active users below which nothing is concluded.")
+
+
+class ServeSettings(_Section):
+    """The API."""
+
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Of a request.")
+    max_users: int = Field(1_000, ge=1, le=10_000, description="Users in one request, and on one page.")
+    per_minute: int = Field(60_000, ge=1, description="Requests a minute of one key.")
+    cors_origins: tuple[str, ...] = Field((), description="Origins that browsers may call from; none.")
+    fallback: bool = Field(True, description="Whether Elasticsearch answers for users whom Redis does not know.")
+
+
 class AutomationSettings(_Section):
     """When runs are requested."""
 
@@ -442,3 +521,6 @@ class Settings(_Section):
     behaviour: BehaviourSettings = BehaviourSettings()
     personas: PersonaSettings = PersonaSettings()
     profiles: ProfileSettings = ProfileSettings()
+    stream: StreamSettings = StreamSettings()
+    drift: DriftSettings = DriftSettings()
+    serve: ServeSettings = ServeSettings()
