@@ -102,7 +102,7 @@ class TestCompose:
 
     def test_ports_are_published_on_loopback_only(self) -> None:
         published = [port for service in services.values() for port in service.get("ports", [])]
-        assert len(published) == 3
+        assert len(published) == 6
         assert all(port.startswith("127.0.0.1:") for port in published)
 
     def test_every_volume_is_named_and_declared(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segmentation_assets.cli import session
+from segmentation_assets.cli.export_model import export_onnx
 from segmentation_assets.cli.options import ConfigOption, DataDirOption, JsonOption
 from segmentation_assets.cli.terminal import answer_in_json, out, print_json, table
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 models_app = typer.Typer(
     no_args_is_help=True, help="The models that made segments: list them, look into one, go back to one."
 )
+
+models_app.command("export-onnx")(export_onnx)
 
 VersionArgument = Annotated[
     str | None, typer.Argument(metavar="[VERSION]", help="Of the model, or how it begins; see `segments models list`.")

@@ -7,6 +7,7 @@ the clusters are called (labels).
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ from segmentation_assets.core.clustering.kmeans import THREADS
 from segmentation_assets.core.collector import collector_paused
 from segmentation_assets.core.settings import ClusterSettings, VectorSettings
 from segmentation_assets.core.space import Corpus, Space, count_different
-from segmentation_assets.core.vectorize import TfidfMatrix, transform
+from segmentation_assets.core.vectorize import TfidfMatrix, Vectorizer
 from segmentation_assets.errors import SegmentsError
 
 MATCH_SHARE = 0.25
@@ -133,6 +134,11 @@ class ClusterModel:
         """Where the centres are."""
         return Space(self.projection, self.bias)
 
+    @cached_property
+    def vectorizer(self) -> Vectorizer:
+        """Its vocabulary, ready for queries."""
+        return Vectorizer(self.terms, self.idf, self.vector_settings, self.spellings)
+
     def assign(self, rows: csr_matrix) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster id and confidence of (n, n_terms) rows in this model's vocabulary; -1 is no cluster."""
         index, confidence = nearest(self.space.embed(rows), self.centers, METHODS[self.method].metric)
@@ -141,8 +147,7 @@ class ClusterModel:
 
     def predict(self, queries: list[str]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster id and confidence of any queries, seen before or not."""
-        rows = transform(queries, self.terms, self.idf, self.vector_settings, self.spellings)
-        return self.assign(rows)
+        return self.assign(self.vectorizer.rows(queries))
 
     def recall(self, queries: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The same of (n,) different queries, worked out only for those that it has no label of yet."""

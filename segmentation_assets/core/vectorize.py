@@ -14,6 +14,7 @@ frequencies in the log and kept beside the vocabulary, for people to see and so 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -118,7 +119,7 @@ def vectorize(queries: pa.Array | pa.ChunkedArray, settings: VectorSettings) -> 
     terms = [shown[i] for i in order[keep]]
     idf = np.log((1 + len(queries)) / (1 + document_frequency[keep])) + 1
     if len(keep) < len(shown):
-        frequencies = _frequencies(words, _columns(words, terms, idf, settings), (len(distinct), len(terms)))
+        frequencies = _frequencies(words, _Index(terms, idf, settings).columns(words), (len(distinct), len(terms)))
     return TfidfMatrix(
         matrix=_weigh(frequencies, idf),
         queries=distinct,
@@ -131,7 +132,49 @@ def vectorize(queries: pa.Array | pa.ChunkedArray, settings: VectorSettings) -> 
     )
 
 
-@collector_paused()
+class Vectorizer:
+    """A vocabulary made earlier, ready for other queries: what is looked up in it is put in order once.
+
+    A word that the vocabulary does not hold counts as the far more frequent one that it is a misspelling of, if any.
+
+    Args:
+        terms: (n_terms,) the vocabulary.
+        idf: (n_terms,) inverse document frequencies.
+        settings: the vocabulary's.
+        spellings: the vocabulary's; see ``TfidfMatrix``.
+    """
+
+    def __init__(
+        self,
+        terms: pa.Array,
+        idf: NDArray[np.float64],
+        settings: VectorSettings,
+        spellings: dict[str, str] | None = None,
+    ) -> None:
+        vocabulary = terms.to_pylist()
+        self._settings = settings
+        self._idf = idf
+        self._shape = len(vocabulary)
+        self._plain = settings.text == "plain"
+        self._spellings = (
+            {}
+            if self._plain or not spellings
+            else {_each(a, tokens.key): _each(b, tokens.key) for a, b in spellings.items()}
+        )
+        self._index = _Index(vocabulary, idf, settings)
+
+    @collector_paused()
+    def rows(self, queries: Sequence[str]) -> csr_matrix:
+        """TF-IDF rows of any queries: (len(queries), n_terms), of unit length or zero."""
+        words = _read(queries, self._settings)
+        if not self._plain:
+            words = words.replace(_as_key)
+            if self._spellings:
+                words = tokens.rewrite(words, self._spellings)
+        words = _without_gaps(words).with_ngrams(self._settings.ngram_max)
+        return _weigh(_frequencies(words, self._index.columns(words), (len(queries), self._shape)), self._idf)
+
+
 def transform(
     queries: Sequence[str],
     terms: pa.Array,
@@ -139,26 +182,8 @@ def transform(
     settings: VectorSettings,
     spellings: dict[str, str] | None = None,
 ) -> csr_matrix:
-    """TF-IDF rows of other queries in a vocabulary made earlier: (len(queries), n_terms), of unit length or zero.
-
-    A word that the vocabulary does not hold counts as the far more frequent one that it is a misspelling of, if any.
-
-    Args:
-        queries: any strings.
-        terms: (n_terms,) the vocabulary.
-        idf: (n_terms,) inverse document frequencies.
-        settings: the vocabulary's.
-        spellings: the vocabulary's; see ``TfidfMatrix``.
-    """
-    vocabulary = terms.to_pylist()
-    words = _read(queries, settings)
-    if settings.text != "plain":
-        words = words.replace(_as_key)
-        if spellings:
-            words = tokens.rewrite(words, {_each(a, tokens.key): _each(b, tokens.key) for a, b in spellings.items()})
-    words = _without_gaps(words).with_ngrams(settings.ngram_max)
-    columns = _columns(words, vocabulary, idf, settings)
-    return _weigh(_frequencies(words, columns, (len(queries), len(vocabulary))), idf)
+    """``Vectorizer.rows`` of a vocabulary that is used once."""
+    return Vectorizer(terms, idf, settings, spellings).rows(queries)
 
 
 def _read(queries: Sequence[str], settings: VectorSettings) -> Words:
@@ -201,24 +226,38 @@ def _learn_spellings(words: Words, counts: NDArray[np.int64]) -> dict[str, str]:
     return {**joined, **parted, **{word: other for word, other in meant.items() if word not in parted}}
 
 
-def _columns(words: Words, terms: list[str], idf: NDArray[np.float64], settings: VectorSettings) -> NDArray[np.int64]:
-    """(len(words.words),) the column of each word or sequence of words in a vocabulary; -1 is none."""
-    if settings.text == "plain":
-        column = {term: i for i, term in enumerate(terms)}
-        return np.array([column.get(word, -1) for word in words.words], dtype=np.int64)
-    column = {_each(term, tokens.key): i for i, term in enumerate(terms)}
-    speller: tokens.Speller | None = None
-    columns = np.full(len(words.words), -1, dtype=np.int64)
-    for place, word in enumerate(words.words):
-        known = column.get(word)
-        if known is None and tokens.correctable(word):
-            # What is not in the vocabulary is no more frequent than the rarest that is.
-            rarest = float(np.exp(-idf.max()))
-            if speller is None:
-                speller = tokens.Speller(dict(zip(column, np.exp(-idf).tolist(), strict=True)), rarest)
-            known = column.get(speller.correct(word, rarest) or "")
-        columns[place] = -1 if known is None else known
-    return columns
+class _Index:
+    """Where the words of queries stand in a vocabulary.
+
+    Args:
+        terms: the vocabulary.
+        idf: (n_terms,) inverse document frequencies.
+        settings: the vocabulary's.
+    """
+
+    def __init__(self, terms: list[str], idf: NDArray[np.float64], settings: VectorSettings) -> None:
+        self._plain = settings.text == "plain"
+        self._idf = idf
+        self._column = {term if self._plain else _each(term, tokens.key): i for i, term in enumerate(terms)}
+        # What is not in the vocabulary is no more frequent than the rarest that is.
+        self._rarest = float(np.exp(-idf.max()))
+
+    @cached_property
+    def _speller(self) -> tokens.Speller:
+        return tokens.Speller(dict(zip(self._column, np.exp(-self._idf).tolist(), strict=True)), self._rarest)
+
+    def columns(self, words: Words) -> NDArray[np.int64]:
+        """(len(words.words),) the column of each word or sequence of words; -1 is none."""
+        column = self._column
+        if self._plain:
+            return np.array([column.get(word, -1) for word in words.words], dtype=np.int64)
+        columns = np.full(len(words.words), -1, dtype=np.int64)
+        for place, word in enumerate(words.words):
+            known = column.get(word)
+            if known is None and tokens.correctable(word):
+                known = column.get(self._speller.correct(word, self._rarest) or "")
+            columns[place] = -1 if known is None else known
+        return columns
 
 
 def _frequencies(words: Words, columns: NDArray[np.int64], shape: tuple[int, int]) -> csr_matrix:

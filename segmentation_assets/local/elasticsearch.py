@@ -10,7 +10,6 @@ ends by itself soon after. ``node_state.py`` says which locks make this so.
 
 import atexit
 import contextlib
-import locale
 import os
 import subprocess
 import sys
@@ -22,9 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import filelock
-import psutil
 
-import segmentation_assets
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.local.elasticsearch_node import ALREADY_RUNNING
 from segmentation_assets.local.heap import heap_megabytes
@@ -38,12 +35,10 @@ from segmentation_assets.local.node_state import (
     try_exclusive,
     version_of,
 )
+from segmentation_assets.local.processes import STOP_SECONDS, end, resident_bytes, rotate, spawn, tail
 from segmentation_assets.paths import DataDir
 
-_LOG_LIMIT = 5_000_000  # bytes; a longer log is set aside at the next start
-_STOP_SECONDS = 30.0
 _DYING_SECONDS = 2.0
-_TAIL_LINES = 20
 _INSTEAD = "Or set ELASTICSEARCH_URL to use a cluster you have."
 
 
@@ -172,7 +167,7 @@ class EmbeddedElasticsearch:
             state = NodeState.read(self.files.state)
             if state is None:
                 return False
-            ran = _end(state)
+            ran = end(state.process())
             state.remove(self.files.state)  # a killed one could not do it itself
         return ran
 
@@ -191,10 +186,6 @@ class EmbeddedElasticsearch:
             return Status(
                 "dead", files.data, files.log, pid=state.pid, heap_megabytes=state.heap_megabytes, kept=state.kept
             )
-        try:
-            resident = process.memory_info().rss
-        except psutil.Error:  # it ended this moment
-            resident = None
         return Status(
             "running" if state.ready else "starting",
             files.data,
@@ -204,7 +195,7 @@ class EmbeddedElasticsearch:
             port=state.port or None,
             version=state.version or None,
             heap_megabytes=state.heap_megabytes,
-            resident_bytes=resident,
+            resident_bytes=resident_bytes(process),
             seconds_up=max(time.time() - state.created, 0.0),
             kept=state.kept,
         )
@@ -243,11 +234,12 @@ class EmbeddedElasticsearch:
     def _start(self, keep: bool, deadline: float) -> NodeState | None:
         """Start the node and wait until it answers. None when it turned out that another process is the node."""
         jars = ensure_jars()
-        _rotate(self.files.log)
+        rotate(self.files.log)
         said_before = self.files.log.stat().st_size if self.files.log.exists() else 0
+        module = [sys.executable, "-m", "segmentation_assets.local.elasticsearch_node"]
         arguments = ["--root", str(self.files.root), "--jars", str(jars), "--heap", str(heap_megabytes())]
         arguments += ["--linger", str(self._linger_seconds), *(["--keep"] if keep else [])]
-        child = _spawn(arguments, self.files.log)
+        child = spawn(module + arguments, self.files.log)
         _children.append(child)
         while time.monotonic() < deadline:
             code = child.poll()
@@ -268,7 +260,7 @@ class EmbeddedElasticsearch:
         if not _let_go(self.files):
             return
         if not self.files.root.exists():  # the data folder was deleted under the node; nobody else can find it any more
-            _end(state)
+            end(state.process())
             return
         with self._start_lock():
             current = _alive(self.files)
@@ -277,7 +269,7 @@ class EmbeddedElasticsearch:
             lease = open_lock(self.files.lease_lock)
             try:
                 if try_exclusive(lease):
-                    _end(current)
+                    end(current.process())
                     current.remove(self.files.state)
             finally:
                 os.close(lease)
@@ -285,7 +277,7 @@ class EmbeddedElasticsearch:
     @contextlib.contextmanager
     def _start_lock(self) -> Iterator[None]:
         """Be the only one who starts, joins or stops the node of this folder."""
-        patience = self._start_seconds + _STOP_SECONDS + 10
+        patience = self._start_seconds + STOP_SECONDS + 10
         lock = filelock.FileLock(self.files.start_lock, timeout=patience)
         try:
             self.files.root.mkdir(parents=True, exist_ok=True)
@@ -306,10 +298,10 @@ class EmbeddedElasticsearch:
             lock.release()
 
     def _died(self, what: str, said_before: int = 0) -> EmbeddedElasticsearchDied:
-        tail = "\n".join(f"  {line}" for line in _tail(self.files.log, said_before)) or "  (nothing)"
+        last = "\n".join(f"  {line}" for line in tail(self.files.log, said_before)) or "  (nothing)"
         return EmbeddedElasticsearchDied(
             what,
-            f"Try again; what it had acknowledged is safe. {_INSTEAD} The end of its log, {self.files.log}:\n{tail}",
+            f"Try again; what it had acknowledged is safe. {_INSTEAD} The end of its log, {self.files.log}:\n{last}",
         )
 
 
@@ -325,59 +317,6 @@ def _alive(files: NodeFiles) -> NodeState | None:
     """The state file, if the process it names lives."""
     state = NodeState.read(files.state)
     return state if state is not None and state.process() is not None else None
-
-
-def _end(state: NodeState) -> bool:
-    """End the node's process: politely, then by force. False if it was gone already."""
-    process = state.process()
-    if process is None:
-        return False
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(_STOP_SECONDS)
-    return True
-
-
-def _spawn(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start the node's process, in a session of its own: Ctrl-C must not reach it before it is released here."""
-    # options meant for somebody's own Java programs; the full distribution's launcher ignores them too
-    environment = {k: v for k, v in os.environ.items() if k not in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")}
-    if locale.getencoding().upper() not in ("UTF-8", "UTF8"):
-        environment["LC_ALL"] = "C.UTF-8"  # Java reads path names by it; under cron and in containers it is often unset
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "segmentation_assets.local.elasticsearch_node", *arguments],
-            cwd=Path(segmentation_assets.__file__).parent.parent,  # where -m finds this very package, installed or not
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            close_fds=True,
-        )
-
-
-def _rotate(log: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > _LOG_LIMIT:
-            log.replace(log.with_suffix(".log.1"))
-
-
-def _tail(log: Path, offset: int) -> list[str]:
-    """The last lines of the log from ``offset`` on, without the frames of Java's stack traces."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(offset, file.seek(0, os.SEEK_END) - 200_000))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    useful = [line for line in lines if line.strip() and not line.startswith(("\tat ", "\t... "))]
-    return useful[-_TAIL_LINES:]
 
 
 # The leases of this process: for each lease file the descriptor that shares its lock, and how many leases stand on it.

@@ -9,7 +9,6 @@ import argparse
 import os
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ from segmentation_assets.local.node_state import (
     version_of,
     wait_for_primaries,
 )
+from segmentation_assets.local.processes import is_free
 
 PORTS = range(19200, 19300)
 ALREADY_RUNNING = 75  # exit code: another process is this folder's node
@@ -177,14 +177,7 @@ def _port_candidates(last_port: Path) -> list[int]:
     except (OSError, ValueError):
         last = 0
     ports = [last] * (last in PORTS) + [port for port in PORTS if port != last]
-    return [port for port in ports if _is_free(port)]
-
-
-def _is_free(port: int) -> bool:
-    """Whether nobody listens there. Binding alone would not tell on macOS when another listens on all addresses."""
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+    return [port for port in ports if is_free(port)]
 
 
 class Idle:

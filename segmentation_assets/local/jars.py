@@ -1,12 +1,12 @@
-"""The jars of the embedded Elasticsearch: which ones, with which checksums, and how they get into the cache folder.
+"""The jars of the servers that run here: which ones, with which checksums, and how they get into the cache folder.
 
-What belongs here: reading the committed list, downloading, verifying. What does not: starting anything from them.
+What belongs here: reading a committed list, downloading, verifying. What does not: starting anything from them.
 
 Made for interruption: a jar is downloaded into a staging folder, verified, and only then moved into place in one step.
 Whatever was moved is whole, so a download that was cut off at any point is finished, not repeated, by the next call.
 
-The list (``jars.lock.json``) is regenerated, for another Elasticsearch version, by editing ``ROOTS`` and running
-``python -m segmentation_assets.local.jars lock``.
+A list (``jars.lock.json``, ``kafka_jars.lock.json``) is regenerated, for another version of the server, by editing the
+roots of its set below and running ``python -m segmentation_assets.local.jars lock`` with the name of the set.
 """
 
 import hashlib
@@ -30,8 +30,6 @@ from segmentation_assets.errors import SegmentsError
 from segmentation_assets.paths import cache_dir
 
 MIRROR_VARIABLE = "SEGMENTS_MAVEN_REPOSITORY"
-LOCK_FILE = Path(__file__).with_name("jars.lock.json")
-ROOTS = ("org.elasticsearch:elasticsearch:9.5.3", "org.elasticsearch.plugin:transport-netty4:9.5.3")
 _THREADS = 4
 _ATTEMPTS = 3
 # Seconds to connect, and without a byte (jgo hands them on to requests): its own 10 for both is short for a slow line.
@@ -41,10 +39,10 @@ _TIMEOUT = (10, 60)
 class JarDownloadError(SegmentsError):
     """A jar could not be had: the registry is unreachable, does not hold it, or sent something else."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, jar_set: "JarSet") -> None:
         super().__init__(
             problem,
-            "Try again (what was already downloaded is kept); or set ELASTICSEARCH_URL to use a cluster you have, "
+            f"Try again (what was already downloaded is kept); or {jar_set.instead}, "
             f"which needs no download; or set {MIRROR_VARIABLE} to a Maven repository you can reach.",
         )
 
@@ -84,34 +82,74 @@ class Jar:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
-def locked_jars() -> list[Jar]:
-    """The jars of the committed lock file."""
-    return [Jar(**entry) for entry in json.loads(LOCK_FILE.read_text(encoding="utf-8"))]
+@dataclass(frozen=True)
+class JarSet:
+    """All jars of one server.
+
+    Attributes:
+        name: the server, for people.
+        lock_file: the committed list.
+        folder: the name of its folder in the cache. One for each set: whoever waits for a download waits for their own.
+        roots: the Maven coordinates that were resolved to make the list.
+        instead: what a user can do who cannot download, as a part of a sentence.
+    """
+
+    name: str
+    lock_file: Path
+    folder: str
+    roots: tuple[str, ...]
+    instead: str
 
 
-def ensure_jars(progress: DownloadProgress | None = None) -> Path:
-    """Give the folder that holds every locked jar, downloading what is missing. Offline once they are there.
+ELASTICSEARCH = JarSet(
+    name="Elasticsearch",
+    lock_file=Path(__file__).with_name("jars.lock.json"),
+    folder="jars",
+    roots=("org.elasticsearch:elasticsearch:9.5.3", "org.elasticsearch.plugin:transport-netty4:9.5.3"),
+    instead="set ELASTICSEARCH_URL to use a cluster you have",
+)
+KAFKA = JarSet(
+    name="Kafka",
+    lock_file=Path(__file__).with_name("kafka_jars.lock.json"),
+    folder="kafka-jars",
+    # The broker writes its log through SLF4J, which needs to be led to Log4j.
+    roots=("org.apache.kafka:kafka_2.13:4.3.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"),
+    instead="set SEGMENTS_KAFKA to use brokers you have",
+)
+JAR_SETS = {jar_set.name.lower(): jar_set for jar_set in (ELASTICSEARCH, KAFKA)}
+"""Every set by the name that the command line of this module takes."""
+
+
+def locked_jars(jar_set: JarSet = ELASTICSEARCH) -> list[Jar]:
+    """The jars of a set's committed lock file."""
+    return [Jar(**entry) for entry in json.loads(jar_set.lock_file.read_text(encoding="utf-8"))]
+
+
+def ensure_jars(progress: DownloadProgress | None = None, jar_set: JarSet = ELASTICSEARCH) -> Path:
+    """Give the folder that holds every jar of a set, downloading what is missing. Offline once they are there.
 
     Args:
         progress: told about a download, if there is one; by default a bar (terminal) or a few lines on stderr.
+        jar_set: whose jars.
 
     Raises:
         JarDownloadError: something is missing and could not be downloaded.
     """
-    folder = cache_dir() / "jars"
-    jars = locked_jars()
+    folder = cache_dir() / jar_set.folder
+    jars = locked_jars(jar_set)
     # The marker says that these jars were verified once; then their sizes are enough, and start-up stays quick.
-    marker = folder / f".verified-{hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:16]}"
+    marker = folder / f".verified-{hashlib.sha256(jar_set.lock_file.read_bytes()).hexdigest()[:16]}"
     if _looks_complete(folder, jars, marker):
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock"):
             if not _looks_complete(folder, jars, marker):  # another process may have done it while this one waited
-                _complete(folder, [jar for jar in jars if not jar.is_whole(folder / jar.file_name)], progress)
+                missing = [jar for jar in jars if not jar.is_whole(folder / jar.file_name)]
+                _complete(folder, missing, jar_set, progress)
                 marker.touch()
     except OSError as error:
-        raise JarDownloadError(f"The jars of Elasticsearch cannot be stored in {folder}: {error}.") from error
+        raise JarDownloadError(f"The jars of {jar_set.name} cannot be stored in {folder}: {error}.", jar_set) from error
     return folder
 
 
@@ -125,25 +163,26 @@ def _looks_complete(folder: Path, jars: list[Jar], marker: Path) -> bool:
     return marker.exists() and all(size(jar) == jar.size for jar in jars)
 
 
-def _complete(folder: Path, missing: list[Jar], progress: DownloadProgress | None) -> None:
+def _complete(folder: Path, missing: list[Jar], jar_set: JarSet, progress: DownloadProgress | None) -> None:
     """Download ``missing`` into ``folder``. The caller holds the lock."""
     if not missing:
         return
     staging = folder / ".staging"
     shutil.rmtree(staging, ignore_errors=True)  # left by a killed process; nothing in it can be trusted
     try:
-        with _reporting(progress) as report:
-            _download_all(missing, staging, folder, _Counter(report, sum(jar.size for jar in missing)))
+        with _reporting(progress, jar_set.name) as report:
+            counter = _Counter(report, sum(jar.size for jar in missing))
+            _download_all(missing, staging, folder, jar_set, counter)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _download_all(missing: list[Jar], staging: Path, folder: Path, counter: "_Counter") -> None:
+def _download_all(missing: list[Jar], staging: Path, folder: Path, jar_set: JarSet, counter: "_Counter") -> None:
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="jars")
     try:
         # largest first, so that no big one is left to a single thread at the end
         futures = [
-            pool.submit(_download, jar, staging, folder, counter)
+            pool.submit(_download, jar, staging, folder, jar_set, counter)
             for jar in sorted(missing, key=lambda jar: jar.size, reverse=True)
         ]
         for future in as_completed(futures):
@@ -153,7 +192,7 @@ def _download_all(missing: list[Jar], staging: Path, folder: Path, counter: "_Co
         pool.shutdown(cancel_futures=True)
 
 
-def _download(jar: Jar, staging: Path, folder: Path, counter: "_Counter") -> None:
+def _download(jar: Jar, staging: Path, folder: Path, jar_set: JarSet, counter: "_Counter") -> None:
     """Fetch one jar, verify it, move it into place. Retries when the line failed, never when the answer was wrong."""
     import requests
 
@@ -168,16 +207,17 @@ def _download(jar: Jar, staging: Path, folder: Path, counter: "_Counter") -> Non
             if attempt < _ATTEMPTS and not counter.cancelled.wait(attempt):
                 continue
             raise JarDownloadError(
-                f"{jar.coordinate} could not be downloaded from {_repository()}: {_reason(error)}."
+                f"{jar.coordinate} could not be downloaded from {_repository()}: {_reason(error)}.", jar_set
             ) from None
         except RuntimeError:  # jgo says this for every answer but 200
             if counter.cancelled.is_set():
                 raise
-            raise JarDownloadError(f"{_repository()} does not have {jar.coordinate}.") from None
+            raise JarDownloadError(f"{_repository()} does not have {jar.coordinate}.", jar_set) from None
         if not jar.is_whole(fetched):
             raise JarDownloadError(
                 f"{_repository()} sent something else than {jar.coordinate}: its checksum is not the one this package "
-                f"was made with ({fetched.stat().st_size} bytes received, {jar.size} expected). It was thrown away."
+                f"was made with ({fetched.stat().st_size} bytes received, {jar.size} expected). It was thrown away.",
+                jar_set,
             )
         with fetched.open("rb") as file:
             os.fsync(file.fileno())
@@ -268,18 +308,18 @@ class _Counter:
 
 
 @contextmanager
-def _reporting(progress: DownloadProgress | None) -> Iterator[DownloadProgress]:
+def _reporting(progress: DownloadProgress | None, server: str) -> Iterator[DownloadProgress]:
     if progress is not None:
         yield progress
     elif sys.stderr.isatty():
-        with download_bar() as bar:
+        with download_bar(server) as bar:
             yield bar
     else:
-        yield _plain_lines()
+        yield _plain_lines(server)
 
 
 @contextmanager
-def download_bar() -> Iterator[DownloadProgress]:
+def download_bar(server: str) -> Iterator[DownloadProgress]:
     """A progress bar on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -292,7 +332,7 @@ def download_bar() -> Iterator[DownloadProgress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("Downloading Elasticsearch (once)", total=None)
+        task = bar.add_task(f"Downloading {server} (once)", total=None)
 
         def update(done_bytes: int, total_bytes: int, name: str) -> None:
             bar.update(task, completed=done_bytes, total=total_bytes)
@@ -300,7 +340,7 @@ def download_bar() -> Iterator[DownloadProgress]:
         yield update
 
 
-def _plain_lines() -> DownloadProgress:
+def _plain_lines(server: str) -> DownloadProgress:
     """For a log: a line at the start and one for each further quarter."""
     said = -1
 
@@ -310,41 +350,50 @@ def _plain_lines() -> DownloadProgress:
         if quarter > said:
             said = quarter
             megabytes = f"{done_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB"
-            sys.stderr.write(f"Downloading Elasticsearch (once): {megabytes}\n")
+            sys.stderr.write(f"Downloading {server} (once): {megabytes}\n")
             sys.stderr.flush()
 
     return update
 
 
-def write_lock(cache: Path) -> list[Jar]:
-    """Resolve ``ROOTS`` with everything they need and rewrite the lock file. For maintainers."""
+def write_lock(cache: Path, jar_set: JarSet = ELASTICSEARCH) -> list[Jar]:
+    """Resolve the roots of a set with everything they need and rewrite its lock file. For maintainers."""
     context = _maven(cache)
-    roots, others = context.resolver.resolve([context.create_dependency(root) for root in ROOTS])
+    found: dict[tuple[str, str], Any] = {}
+    for root in jar_set.roots:
+        # One at a time: jgo applies the versions that one root's parent prefers to the other roots' dependencies too.
+        roots, others = context.resolver.resolve([context.create_dependency(root)])
+        for artifact in (dependency.artifact for dependency in [*roots, *others]):
+            found.setdefault((artifact.groupId, artifact.artifactId), artifact)  # as Maven does: the first one counts
     jars = set()
-    for dependency in [*roots, *others]:
-        artifact = dependency.artifact
+    for artifact in found.values():
         path = Path(artifact.resolve())
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         jars.add(Jar(artifact.groupId, artifact.artifactId, artifact.version, sha256, path.stat().st_size))
     if len({jar.file_name for jar in jars}) != len(jars):
         raise SegmentsError("Two jars have the same file name.", "The jars folder is flat: give it sub-folders first.")
-    LOCK_FILE.write_text(json.dumps([asdict(jar) for jar in sorted(jars)], indent=1) + "\n", encoding="utf-8")
+    entries = [asdict(jar) for jar in sorted(jars)]
+    jar_set.lock_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     return sorted(jars)
 
 
 def _main(arguments: list[str]) -> int:
     import tempfile
 
-    if arguments == ["fetch"]:
+    match arguments:
+        case ["fetch" | "lock" as verb, *names] if len(names) <= 1 and set(names) <= set(JAR_SETS):
+            jar_set = JAR_SETS[names[0]] if names else ELASTICSEARCH
+        case _:
+            sets = "|".join(JAR_SETS)
+            sys.stderr.write(f"usage: python -m segmentation_assets.local.jars fetch|lock [{sets}]\n")
+            return 2
+    if verb == "fetch":
         started = time.monotonic()
-        sys.stdout.write(f"{ensure_jars()} ({time.monotonic() - started:.1f} s)\n")
-    elif arguments == ["lock"]:
-        with tempfile.TemporaryDirectory() as cache:
-            jars = write_lock(Path(cache))
-        sys.stdout.write(f"{LOCK_FILE}: {len(jars)} jars, {sum(jar.size for jar in jars) / 1e6:.1f} MB\n")
+        sys.stdout.write(f"{ensure_jars(jar_set=jar_set)} ({time.monotonic() - started:.1f} s)\n")
     else:
-        sys.stderr.write("usage: python -m segmentation_assets.local.jars fetch|lock\n")
-        return 2
+        with tempfile.TemporaryDirectory() as cache:
+            jars = write_lock(Path(cache), jar_set)
+        sys.stdout.write(f"{jar_set.lock_file}: {len(jars)} jars, {sum(jar.size for jar in jars) / 1e6:.1f} MB\n")
     return 0
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 
-# Clocks are adjusted and boot times rounded; a reused pid differs by far more.
-_SAME_PROCESS_SECONDS = 5.0
+from segmentation_assets.local.processes import living
+
 # A proxy from the environment must not get what is meant for this machine.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -89,13 +89,7 @@ class NodeState:
 
     def process(self) -> psutil.Process | None:
         """The node's process, or None if it is gone (also when another process has its pid by now)."""
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < _SAME_PROCESS_SECONDS
-            # a zombie is dead; only its parent has not looked yet
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
-            return None
+        return living(self.pid, self.created)
 
     def write(self, path: Path) -> None:
         """Write the state file in one step."""

@@ -21,6 +21,7 @@ import pytest
 from elasticsearch import Elasticsearch, helpers
 
 from segmentation_assets.local import elasticsearch as embedded
+from segmentation_assets.local import processes
 from segmentation_assets.local.elasticsearch import (
     EmbeddedElasticsearch,
     EmbeddedElasticsearchDied,
@@ -314,11 +315,11 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
 
 def test_a_long_log_is_set_aside_and_only_useful_lines_are_shown(tmp_path: Path) -> None:
     log = tmp_path / "elasticsearch.log"
-    log.write_text("x" * (embedded._LOG_LIMIT + 1))
-    embedded._rotate(log)
+    log.write_text("x" * (processes.LOG_LIMIT + 1))
+    processes.rotate(log)
     assert not log.exists()
     log.write_text("old\n")
     offset = log.stat().st_size
     with log.open("a") as file:
         file.write("".join(f"line {i}\n\tat java.Frame({i})\n" for i in range(40)))
-    assert embedded._tail(log, offset) == [f"line {i}" for i in range(20, 40)]
+    assert processes.tail(log, offset) == [f"line {i}" for i in range(20, 40)]
