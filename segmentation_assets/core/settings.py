@@ -430,19 +430,81 @@ class ProfileSettings(_Section):
 
 
 class OnlineSettings(_Section):
-    """Behaviour clusters that go on learning from the stream."""
+    """Behaviour clusters that follow the stream."""
 
     method: OnlineMethod = Field(
         "model",
-        description="'model': those of the batch side, as they are; 'kmeans': centres that follow the users; "
-        "'clustream': micro-clusters, grouped; 'denstream', 'dbstream': by density (river); 'hdbscan': the model's "
-        "clusters, found anew from time to time among the latest users.",
+        description="'model': they stay as the batch side found them; 'kmeans': centres that move with the stream; "
+        "'clustream': micro-clusters, divided by k-means; 'denstream', 'dbstream': crowds of any shape and number, the "
+        "latter one point at a time; 'hdbscan': the batch's crowds, found again in a sample of the recent past.",
     )
-    half_life_hours: float = Field(168.0, gt=0, description="After so long an event weighs half.")
-    micro_clusters: int = Field(100, ge=10, le=10_000, description="Micro-clusters of clustream.")
-    horizon_hours: float = Field(168.0, gt=0, description="A micro-cluster that nothing joined for so long may go.")
-    recluster_points: int = Field(10_000, ge=100, description="Users looked at between two searches for clusters.")
-    window_points: int = Field(5_000, ge=100, description="Users that hdbscan looks for clusters among.")
+    k: int = Field(5, ge=1, le=1_000, description="Clusters of k-means and CluStream where no batch model gives them.")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="Seed of every random choice.")
+    half_life: float = Field(
+        86_400.0, gt=0, description="Seconds after which a point counts half as much (kmeans, denstream)."
+    )
+    start_points: int = Field(
+        1_000, ge=2, description="Points that are gathered before first clusters, or a first radius, are found in them."
+    )
+    seed_weight: float = Field(
+        100.0, gt=0, description="Points that each cluster of the batch model counts for at the start (kmeans)."
+    )
+    least_share: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="A cluster that weighs less than this part of the mean cluster is given up (kmeans).",
+    )
+    micro_clusters: int = Field(
+        100, ge=2, le=5_000, description="Micro-clusters of CluStream; the most that DenStream has of each kind."
+    )
+    boundary_factor: float = Field(
+        2.0,
+        gt=0,
+        description="A micro-cluster of CluStream takes in what is within so many of its root mean square deviations.",
+    )
+    recent_points: int = Field(
+        50,
+        ge=1,
+        description="The relevance of a micro-cluster of CluStream is the mean time of its last so many points.",
+    )
+    horizon: float = Field(
+        86_400.0,
+        gt=0,
+        description="Seconds without relevance after which CluStream may drop a micro-cluster, and about the time that "
+        "its clusters are of.",
+    )
+    batch: int = Field(
+        1_000, ge=1, description="Points that CluStream assigns at a time; 1 is the definition of its authors."
+    )
+    macro_every: int = Field(
+        10_000, ge=1, description="Points after which micro-clusters are joined into clusters again."
+    )
+    radius: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="Radius of a micro-cluster (denstream, dbstream); auto: the knee of the k-distance curve of the "
+        "first points.",
+    )
+    core_weight: float = Field(10.0, gt=1, description="Points that make a micro-cluster dense (denstream, dbstream).")
+    potential_share: float = Field(
+        0.2, gt=0, le=1, description="Part of core_weight from which DenStream keeps a micro-cluster for long."
+    )
+    half_life_points: float = Field(
+        10_000.0, gt=0, description="Points after which a point counts half as much (dbstream, which knows no time)."
+    )
+    shared_share: float = Field(
+        0.1, gt=0, le=1, description="Part of its points that DBSTREAM's micro-clusters share if they are one cluster."
+    )
+    window: int = Field(5_000, ge=10, description="Points of the recent past that HDBSCAN looks at.")
+    recluster_every: int = Field(20_000, ge=1, description="Points after which HDBSCAN looks again.")
+    min_samples: int = Field(10, ge=1, description="Neighbours that make a point a core (hdbscan, radius 'auto').")
+    min_cluster_size: int = Field(25, ge=2, description="Points that make a cluster of HDBSCAN.")
+
+    @model_validator(mode="after")
+    def _range(self) -> "OnlineSettings":
+        if self.core_weight * self.potential_share <= 1:
+            raise ValueError("core_weight x potential_share must be greater than 1, or every point is kept for long")
+        return self
 
 
 class StreamSettings(_Section):
