@@ -10,6 +10,7 @@ from segmentation_assets.defs import (
     automation,
     behaviour,
     clusters,
+    live,
     profiles,
     publishing,
     report,
@@ -21,7 +22,7 @@ from segmentation_assets.defs import (
 from segmentation_assets.defs.automation import with_policies
 from segmentation_assets.defs.resources import build_resources
 
-STAGES = [sessions, vectors, clusters, segments, publishing, users, behaviour, profiles, report]
+STAGES = [sessions, vectors, clusters, segments, publishing, users, behaviour, profiles, report, live]
 
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -29,9 +30,15 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=with_policies(dg.load_assets_from_modules(STAGES)),
         asset_checks=dg.load_asset_checks_from_modules(STAGES),
-        jobs=[automation.segmentation, automation.users, automation.everything],
-        schedules=[automation.hourly, automation.daily],
-        sensors=[automation.new_sessions, automation.alert_on_failure, automation.automation],
+        jobs=[automation.segmentation, automation.users, automation.everything, live.live],
+        schedules=[automation.hourly, automation.daily, live.hourly_health],
+        sensors=[
+            automation.new_sessions,
+            automation.alert_on_failure,
+            automation.automation,
+            live.behaviour_drift,
+            live.new_live_model,
+        ],
         resources=build_resources() | dict(resources or {}),
         # The steps share one process: importing scikit-learn and pandas anew for each costs more than the work itself.
         executor=dg.multiprocess_executor

@@ -14,6 +14,8 @@ from segmentation_assets.cli import session
 from segmentation_assets.cli.export import export_app
 from segmentation_assets.cli.models import models_app
 from segmentation_assets.cli.options import ConfigOption, DataDirOption, JsonOption
+from segmentation_assets.cli.services import services_app
+from segmentation_assets.cli.stream import stream
 from segmentation_assets.cli.taxonomy import taxonomy_app
 from segmentation_assets.cli.terminal import answer_in_json, counting, err, out, print_json, say, table
 from segmentation_assets.cli.users import explain, kibana, report, rules
@@ -46,10 +48,12 @@ app.add_typer(elasticsearch_app, name="elasticsearch")
 app.add_typer(models_app, name="models")
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(export_app, name="export")
+app.add_typer(services_app, name="services")
 app.command()(report)
 app.command()(explain)
 app.command()(rules)
 app.command()(kibana)
+app.command()(stream)
 
 IndexOption = Annotated[
     str | None, typer.Option("--index", help="Index to write to. Default: sessions.index of the settings.")

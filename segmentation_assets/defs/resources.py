@@ -20,6 +20,7 @@ from segmentation_assets.core.labels import Taxonomy
 from segmentation_assets.core.settings import Settings
 from segmentation_assets.core.users.personas import NameTable
 from segmentation_assets.core.users.rules import Rules
+from segmentation_assets.defs.live_store import StateStoreResource
 from segmentation_assets.io import memory
 from segmentation_assets.io.artifacts import ArtifactStore
 from segmentation_assets.io.elasticsearch import ClusterUnreachable, Connection, connect, errors_explained
@@ -43,6 +44,7 @@ ENVIRONMENT = {
     },
     "io_manager": {"data_dir": HOME_VARIABLE},
     "alert": {"webhook_url": "SEGMENTS_ALERT_WEBHOOK"},
+    "state_store": {"url": "SEGMENTS_REDIS_URL", "data_dir": HOME_VARIABLE},
 }
 """resource -> field -> environment variable. A variable that is not set leaves the field at its default."""
 
@@ -252,6 +254,7 @@ def build_resources(environment: Mapping[str, str] | None = None) -> dict[str, A
         "settings": SettingsResource(**fields["settings"]),
         "io_manager": ArtifactIOManager(**fields["io_manager"]),
         "alert": WebhookAlert(**fields["alert"]) if fields["alert"] else Alert(),
+        "state_store": StateStoreResource(**fields["state_store"]),
     }
 
 

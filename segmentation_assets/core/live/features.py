@@ -25,6 +25,7 @@ def live_features(
     segments: Mapping[int, str],
     end: int | None = None,
     columns: Iterable[str] = (),
+    traits: bool = True,
 ) -> tuple[pa.Table, pa.Table]:
     """Features and traits of users as far as their states tell.
 
@@ -38,6 +39,7 @@ def live_features(
         segments: cluster of queries to its segment.
         end: of the window that recency and tenure count to, milliseconds; None: each user's own latest event.
         columns: shares that are wanted besides, by name (``category_share:Shoes``): who has none of it has 0.
+        traits: whether they are wanted.
 
     Returns:
         a table of user_id and float64 features, and one of user_id and the traits device, country and region.
@@ -105,12 +107,14 @@ def live_features(
     table = pa.table(
         {"user_id": ids} | {name: pa.array(v, pa.float64(), from_pandas=True) for name, v in values.items()}
     )
-    traits = {
+    if not traits:
+        return table, pa.table({"user_id": ids})
+    found = {
         "device": [_most(s.devices) for s in states],
         "country": [_most(s.countries) for s in states],
         "region": [_most(s.regions) for s in states],
     }
-    return table, pa.table({"user_id": ids} | {name: pa.array(v, pa.string()) for name, v in traits.items()})
+    return table, pa.table({"user_id": ids} | {name: pa.array(v, pa.string()) for name, v in found.items()})
 
 
 def _by_segment(state: UserState, segments: Mapping[int, str]) -> dict[str, int]:

@@ -264,7 +264,7 @@ def shifts(states: Sequence[UserState]) -> list[Shift]:
     for state in states:
         if len(state.before) != 3 or not state.segment:
             continue
-        before = state.before[0] - 1  # but for the session that brought the change, whose clicks came after it
+        before = state.before[0]
         after = state.sessions - before
         if before < 1 or after < 1:
             continue

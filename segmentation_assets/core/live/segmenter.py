@@ -21,7 +21,7 @@ from segmentation_assets.core.live.change import has_changed, remember
 from segmentation_assets.core.live.events import Event
 from segmentation_assets.core.live.features import Prices, live_features
 from segmentation_assets.core.live.model import LiveModel
-from segmentation_assets.core.live.state import APPLIED, DUPLICATE, UserState, apply
+from segmentation_assets.core.live.state import APPLIED, CLICKED, CONVERTED, DUPLICATE, UserState, apply
 from segmentation_assets.core.taxonomy import OTHER
 from segmentation_assets.core.users.clustering import NOISE, assign
 from segmentation_assets.core.users.preprocessing import transform
@@ -193,8 +193,8 @@ class Segmenter:
             before[user] = state.segment, state.cluster
             segment = self.dominant(state)
             if segment != state.segment:
+                state.before = _before(state) if state.segment else [0, 0, 0]
                 state.segment, state.since = segment, event.timestamp
-                state.before = [state.sessions, state.clicked, state.converted]
             if state.model != version or has_changed(state, bound):
                 moved.append(user)
         if moved:
@@ -257,8 +257,10 @@ class Segmenter:
         """(n, d) rows that behaviour clusters are found in."""
         if self.model.behaviour is None:
             raise ValueError("the model has no behaviour clusters")
-        table, traits = live_features(states, users, self.model.segments, end, self._columns)
-        return transform(self.model.behaviour.preprocessing, table, traits)
+        steps = self.model.behaviour.preprocessing
+        wanted = bool(steps.categorical)
+        table, traits = live_features(states, users, self.model.segments, end, self._columns, wanted)
+        return transform(steps, table, traits)
 
     def _assigned(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         model = self.model.behaviour
@@ -309,6 +311,13 @@ class Segmenter:
             renamed.append((at, query, cluster))
         state.interests = merged
         state.queries = renamed
+
+
+def _before(state: UserState) -> list[int]:
+    """Sessions, and those with a click and with a purchase, but for the latest one, which brought the change."""
+    flags = state.recent_sessions[-1][4] if state.recent_sessions else 0
+    clicked, converted = bool(flags & CLICKED), bool(flags & CONVERTED)
+    return [state.sessions - 1, state.clicked - clicked, state.converted - converted]
 
 
 def _add(interests: dict[int, list[int]], cluster: int, sessions: int, latest: int) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from segmentation_assets.core.live.events import Event, digest
+from segmentation_assets.core.live.events import Event, digest, recent_digest
 
 FORMAT = 1
 
@@ -38,7 +38,9 @@ LONGEST_LATENESS = 2 * 86_400_000
 _DAY = 86_400_000
 _HOUR = 3_600_000
 _THURSDAY = 3
-_SEARCHED, _CLICKED, _CONVERTED = 1, 2, 4
+SEARCHED, CLICKED, CONVERTED = 1, 2, 4
+"""Of a remembered session: what happened in it."""
+
 _BOUGHT = -1
 
 
@@ -85,7 +87,7 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
         seen: digest of event id to its moment, of those that are not too late to come again.
         segment: the dominant segment; empty before the first session.
         since: when it came to be that, by the event that did it.
-        before: [sessions, clicked, converted] at that moment.
+        before: [sessions, clicked, converted] before the session that did it; zeros for a first segment.
         cluster: of behaviour; -1 for none, -2 before it was ever looked for.
         confidence: in it, 0..1.
         model: version of the model that segment and cluster are of.
@@ -228,17 +230,17 @@ def apply(state: UserState, event: Event, lateness: int, cluster: int = -1, leve
     if kind == "view":
         state.views += 1
         if event.product_id is not None:
-            _view(state, digest(event.product_id))
+            _view(state, recent_digest(event.product_id))
         _touch(state, event, at, 0)
     elif kind == "click":
         state.clicks += 1
-        _touch(state, event, at, _CLICKED)
+        _touch(state, event, at, CLICKED)
     elif kind == "add_to_cart":
         state.carts += 1
         _touch(state, event, at, 0)
     else:
         _purchase(state, event, at)
-        _touch(state, event, at, _CONVERTED)
+        _touch(state, event, at, CONVERTED)
     return APPLIED
 
 
@@ -295,46 +297,51 @@ def _open_session(state: UserState, event: Event, at: int, cluster: int) -> None
     if len(queries) > 1:
         queries.sort(reverse=True)
         del queries[KEPT_QUERIES:]
-    _touch(state, event, at, _SEARCHED)
+    _touch(state, event, at, SEARCHED)
 
 
 def _touch(state: UserState, event: Event, at: int, flag: int) -> None:
     """Note what happened in a session; without an id it is the user's latest one."""
     sessions = state.recent_sessions
-    key = digest(event.session_id) if event.session_id is not None else -1
     found = None
-    if key < 0:
-        if flag == _SEARCHED:  # a session of its own
-            key = digest(event.event_id)
-        elif sessions:
-            found = sessions[-1]
-    if found is None and key >= 0:
+    if event.session_id is not None:
+        key = recent_digest(event.session_id)
         for session in reversed(sessions):
             if session[0] == key:
                 found = session
                 break
-        if found is None:
-            found = [key, at, at, -1, 0]
-            sessions.append(found)
-            if len(sessions) > KEPT_SESSIONS:
-                del sessions[0]
-    if found is None:
+    elif flag == SEARCHED:  # a session of its own
+        key = digest(event.event_id)
+    elif sessions:
+        key, found = 0, sessions[-1]
+    else:
         return
+    if found is None:
+        found = [key, at, at, -1, 0]
+        sessions.append(found)
+        if len(sessions) > KEPT_SESSIONS:
+            del sessions[0]
     if at < found[1] or at > found[2] or event.duration is not None:
         known = _duration(found)
-        found[1], found[2] = min(at, found[1]), max(at, found[2])
+        if at < found[1]:
+            found[1] = at
+        elif at > found[2]:
+            found[2] = at
         if event.duration is not None:
             found[3] = round(event.duration * 1000)
         now = _duration(found)
-        state.timed += (now >= 0) - (known >= 0)
-        state.duration += max(now, 0) - max(known, 0)
-    flags = found[4] | flag
-    if flags != found[4]:
-        if flags & _SEARCHED:
-            had = found[4] if found[4] & _SEARCHED else 0
-            state.clicked += bool(flags & _CLICKED) - bool(had & _CLICKED)
-            state.converted += bool(flags & _CONVERTED) - bool(had & _CONVERTED)
+        if now != known:
+            state.timed += known < 0
+            state.duration += now if known < 0 else now - known
+    before = found[4]
+    flags = before | flag
+    if flags != before:
         found[4] = flags
+        if flags & SEARCHED:
+            if not before & SEARCHED:
+                before = 0
+            state.clicked += bool(flags & CLICKED) - bool(before & CLICKED)
+            state.converted += bool(flags & CONVERTED) - bool(before & CONVERTED)
 
 
 def _duration(session: list[int]) -> int:
@@ -357,7 +364,7 @@ def _view(state: UserState, product: int) -> None:
 
 def _purchase(state: UserState, event: Event, at: int) -> None:
     if event.product_id is not None:
-        product = digest(event.product_id)
+        product = recent_digest(event.product_id)
         views = state.products.pop(product, 0)
         if views > 0:
             state.unbought -= views

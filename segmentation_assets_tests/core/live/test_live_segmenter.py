@@ -132,7 +132,7 @@ def test_a_change_tells_from_where_to_where_and_by_which_search() -> None:
     assert [(c.previous, c.segment, c.session_segment, c.session_at) for c in second.changes] == [
         (one, other, other, END + 4)
     ]
-    assert states["u"].before == [4, 0, 0]
+    assert states["u"].before == [3, 0, 0]
     assert segmenter.process([Event("9", "u", "view", END + 9)], states).changes == []
 
 
