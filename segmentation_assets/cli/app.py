@@ -14,6 +14,8 @@ from segmentation_assets.cli import session
 from segmentation_assets.cli.export import export_app
 from segmentation_assets.cli.models import models_app
 from segmentation_assets.cli.options import ConfigOption, DataDirOption, JsonOption
+from segmentation_assets.cli.replay import replay
+from segmentation_assets.cli.serve import serve_app
 from segmentation_assets.cli.services import services_app
 from segmentation_assets.cli.stream import stream
 from segmentation_assets.cli.taxonomy import taxonomy_app
@@ -49,11 +51,13 @@ app.add_typer(models_app, name="models")
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(export_app, name="export")
 app.add_typer(services_app, name="services")
+app.add_typer(serve_app, name="serve")
 app.command()(report)
 app.command()(explain)
 app.command()(rules)
 app.command()(kibana)
 app.command()(stream)
+app.command()(replay)
 
 IndexOption = Annotated[
     str | None, typer.Option("--index", help="Index to write to. Default: sessions.index of the settings.")

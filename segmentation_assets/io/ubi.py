@@ -143,7 +143,7 @@ def _gather(
                 chosen[name] = min(session, chosen.get(name, session))
             continue
         counts.events += 1
-        event = _event(row)
+        event = as_event(row)
         if event is None:
             counts.events_other[str(row["action_name"])] += 1
             continue
@@ -173,8 +173,12 @@ def _decoded(lines: bytearray | None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.splitlines()] if lines else []
 
 
-def _event(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What an event says in the words of ``core.details``; None where it is none of ours."""
+def as_event(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an event says in the words of ``core.details``, values as they were recorded; None where it is none of ours.
+
+    Args:
+        row: see ``is_event``.
+    """
     action = row["action_name"]
     kind = ACTIONS.get(action) if isinstance(action, str) else None
     if kind is None:

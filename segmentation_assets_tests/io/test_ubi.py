@@ -129,7 +129,7 @@ def test_what_an_event_does_not_say_is_absent_and_what_it_says_wrongly_goes_on_a
 
 def test_every_action_leads_to_a_type_and_the_fields_are_those_of_an_event() -> None:
     assert set(ubi.ACTIONS.values()) == set(EVENT_TYPES)
-    said = ubi._event(event("purchase", product="p", price=1, quantity=1, category="c", transaction_id="t"))
+    said = ubi.as_event(event("purchase", product="p", price=1, quantity=1, category="c", transaction_id="t"))
     assert tuple(said or ()) == EVENT_FIELDS
 
 
