@@ -6,10 +6,12 @@ A real Kafka broker, a real Redis and everything that is measured share this mac
 with behaviour act: every stored session is told as the events it was made of, in the order of their times. The model is
 that of the batch side on the same log.
 
-1. *Throughput*: all events lie in a topic of four partitions; one worker process reads them until none is left. Events a
-   second from its first step to its last. Beside it, with the same clients on the same topic, a plain loop: poll one
-   event, decode its JSON, look its query's segment up in a dictionary, and count it by one Redis call, HINCRBY. It knows
-   neither duplicates nor late events, keeps no behaviour, and loses its place when it dies.
+1. *Throughput*: all events lie in a topic of four partitions; one worker process reads them until none is left. Events
+   a second from its first step to its last. Once in the order of their times, where a visit's events stand together
+   (*visits*), and once so that about every event of a step is another user's (*spread*), the worst there is. Beside it,
+   with the same clients on the same topic, a plain loop: poll one event, decode its JSON, look its query's segment up
+   in a dictionary, and count it by one Redis call, HINCRBY. It knows neither duplicates nor late events, keeps no
+   behaviour, and loses its place when it dies.
 2. *Latency*: an empty topic is filled at a steady rate; every event carries the moment at which it was sent. A reader
    asks Redis for the state of users just sent, again and again, until the event is in it: from produce to readable.
    Percentiles over the probes.
@@ -24,8 +26,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -41,7 +45,6 @@ from segmentation_assets.paths import HOME_VARIABLE, DataDir
 from segmentation_assets_tests.batch_side import batch_side
 
 PARTITIONS = 4
-TOPIC = "user_events"
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,11 @@ class Figures:
     Attributes:
         events: in the topic.
         users: of them.
-        worker_rate: events a second.
-        plain_rate: events a second of the plain loop.
-        ratio: of both.
+        visits_rate: events a second of the worker, events of a visit together.
+        spread_rate: likewise, every event of another user.
+        plain_rate: events a second of the plain loop, the mean of before and after.
+        visits_ratio: of both.
+        spread_ratio: likewise.
         worker_mb: highest resident memory of the worker.
         rate: events a second sent while latency was measured.
         probes: users asked for.
@@ -63,9 +68,11 @@ class Figures:
 
     events: int
     users: int
-    worker_rate: float
+    visits_rate: float
+    spread_rate: float
     plain_rate: float
-    ratio: float
+    visits_ratio: float
+    spread_ratio: float
     worker_mb: float
     rate: int
     probes: int
@@ -81,7 +88,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=2_000, help="events a second while latency is measured")
     parser.add_argument("--seconds", type=int, default=30, help="for which latency is measured; 0: not")
     parser.add_argument("--online", default="model", help="clusters that go on learning")
-    parser.add_argument("--plain", type=int, default=30_000, help="events that the plain loop takes")
+    parser.add_argument("--plain", type=int, default=30_000, help="events that the plain loop takes, each time")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -106,33 +113,69 @@ def _measure(data: DataDir, kafka: str, redis: str, options: argparse.Namespace)
         key=lambda event: event.timestamp,
     )[: options.events]
     users = len({event.user_id for event in events})
-    queries = {event.search_query for event in events if event.search_query}
-    clusters, _ = batch.model.queries.predict(sorted(queries))
-    segments = {
-        query: batch.model.segments[cluster] for query, cluster in zip(sorted(queries), clusters.tolist(), strict=True)
-    }
+    queries = sorted({event.search_query for event in events if event.search_query})
+    clusters, _ = batch.model.queries.predict(queries)
+    segments = {query: batch.model.segments[cluster] for query, cluster in zip(queries, clusters.tolist(), strict=True)}
     del batch
-    ensure_topic(kafka, TOPIC, PARTITIONS)
-    _produce(kafka, TOPIC, [(event.user_id, encode(event)) for event in events])
-    plain = _plain_loop(kafka, redis, min(options.plain, len(events)), segments)
+    for topic, ordered in (("visits", events), ("spread", _spread(events))):
+        ensure_topic(kafka, topic, PARTITIONS)
+        _produce(kafka, topic, [(event.user_id, encode(event)) for event in ordered])
+    plain = [_plain_loop(kafka, redis, min(options.plain, len(events)), segments, "before")]
     settings = data.root / "segments.yaml"
-    settings.write_text(f"stream: {{elasticsearch: false, online: {{method: {options.online}}}}}\n")
-    said, peak = _worker(data, kafka, redis, settings, until_idle=2.0)
-    assert said["applied"] == len(events), said
-    rate = said["events"] / said["seconds_of_work"]
-    latencies = _latency(data, kafka, redis, settings, events, options) if options.seconds else np.array([math.nan])
+    rates, peaks = {}, []
+    for topic in ("visits", "spread"):
+        _configure(settings, topic, options.online)
+        _forget(redis)
+        said, peak = _worker(data, kafka, redis, settings, until_idle=2.0)
+        assert said["applied"] == len(events), said
+        rates[topic] = said["events"] / said["seconds_of_work"]
+        peaks.append(peak)
+    plain.append(_plain_loop(kafka, redis, min(options.plain, len(events)), segments, "after"))
+    latencies = np.array([math.nan])
+    if options.seconds:
+        _configure(settings, "live_events", options.online)
+        latencies = _latency(data, kafka, redis, settings, events, options)
     return Figures(
-        len(events),
-        users,
-        rate,
-        plain,
-        rate / plain,
-        peak,
-        options.rate,
-        len(latencies),
-        float(np.percentile(latencies, 50)),
-        float(np.percentile(latencies, 99)),
+        events=len(events),
+        users=users,
+        visits_rate=rates["visits"],
+        spread_rate=rates["spread"],
+        plain_rate=fmean(plain),
+        visits_ratio=rates["visits"] / fmean(plain),
+        spread_ratio=rates["spread"] / fmean(plain),
+        worker_mb=max(peaks),
+        rate=options.rate,
+        probes=len(latencies),
+        p50_ms=float(np.percentile(latencies, 50)),
+        p99_ms=float(np.percentile(latencies, 99)),
     )
+
+
+def _spread(events: list[Event]) -> list[Event]:
+    """Everybody's first event, then everybody's second one and so on: in a step next to nobody is met twice."""
+    met: Counter[str] = Counter()
+    placed = []
+    for number, event in enumerate(events):
+        met[event.user_id] += 1
+        placed.append((met[event.user_id], number, event))
+    return [event for _, _, event in sorted(placed, key=lambda entry: entry[:2])]
+
+
+def _configure(settings: Path, topic: str, online: str) -> None:
+    settings.write_text(
+        f"stream: {{topic: {topic}, group: {topic}, elasticsearch: false, online: {{method: {online}}}}}\n"
+    )
+
+
+def _forget(redis_url: str) -> None:
+    """States and positions, not the model: every worker begins with nobody."""
+    import redis
+
+    client = redis.Redis.from_url(redis_url)
+    for key in client.scan_iter("segments:*", count=10_000):
+        if not key.startswith(b"segments:model"):
+            client.delete(key)
+    client.close()
 
 
 def _produce(kafka: str, topic: str, records: list[tuple[str, bytes]]) -> None:
@@ -145,14 +188,14 @@ def _produce(kafka: str, topic: str, records: list[tuple[str, bytes]]) -> None:
     producer.flush()
 
 
-def _plain_loop(kafka: str, redis_url: str, most: int, segments: dict[str, str]) -> float:
+def _plain_loop(kafka: str, redis_url: str, most: int, segments: dict[str, str], group: str) -> float:
     """Events a second of the loop that everybody writes first."""
     import redis
     from confluent_kafka import Consumer
 
     client = redis.Redis.from_url(redis_url)
-    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "plain", "auto.offset.reset": "earliest"})
-    consumer.subscribe([TOPIC])
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": group, "auto.offset.reset": "earliest"})
+    consumer.subscribe(["visits"])
     done, began = 0, 0.0
     while done < most:
         message = consumer.poll(1.0)
@@ -206,14 +249,12 @@ def _latency(
     data: DataDir, kafka: str, redis: str, settings: Path, events: list[Event], options: argparse.Namespace
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(n,) milliseconds from produce to readable."""
-    settings.write_text(settings.read_text().replace("{elasticsearch", "{topic: live_events, elasticsearch"))
     ensure_topic(kafka, "live_events", PARTITIONS)
     child = _start(data, kafka, redis, settings)
     try:
         store = open_store(redis)
-        while not any(not str(said.get("held")) or said.get("partitions") for said in store.workers().values()):
+        while not any(said["partitions"] for said in store.workers().values()):
             time.sleep(0.2)
-        time.sleep(3)
         answers: Any = mp.get_context("spawn").Queue()
         sender = mp.get_context("spawn").Process(
             target=_send_steadily, args=(kafka, redis, events[-20_000:], options.rate, options.seconds, answers)

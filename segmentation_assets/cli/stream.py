@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from segmentation_assets.io.live_store import StateStore
     from segmentation_assets.io.streams.base import Sink
     from segmentation_assets.paths import DataDir
-    from segmentation_assets.streaming.telling import Teller
+    from segmentation_assets.streaming.metrics import Metrics
+    from segmentation_assets.streaming.telling import Deliver, Teller
     from segmentation_assets.streaming.worker import Worker
 
 SHOW_SECONDS = 10.0
@@ -48,6 +49,7 @@ def stream(
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Serve Prometheus metrics on this port of this machine.")
     ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address that metrics are served on.")] = "127.0.0.1",
     until_idle: Annotated[
         float | None, typer.Option(min=0.1, help="End after so many seconds without an event; for scripts.")
     ] = None,
@@ -92,10 +94,11 @@ def stream(
         metrics = Metrics()
         stack.callback(metrics.close)
         if metrics_port is not None:
-            port = metrics.start_http(metrics_port)
-            say(f"metrics: http://127.0.0.1:{port}/metrics" if port else "metrics need the extra [stream]")
+            port = metrics.start_http(metrics_port, metrics_host)
+            say(f"metrics: http://{metrics_host}:{port}/metrics" if port else "metrics need the extra [stream]")
         worker = Worker(source, store, sink, settings.stream, worker_name, metrics)
-        for teller in _tellers(store, sink, settings, data, worker_name, elasticsearch, stack):
+        tellers = _tellers(store, sink, settings, data, worker_name, elasticsearch, metrics, stack)
+        for teller in tellers:
             teller.start()
             stack.callback(teller.join, 10.0)
             stack.callback(teller.stop)
@@ -137,11 +140,15 @@ def _tellers(
     data: "DataDir",
     owner: str,
     asked: bool | None,
+    metrics: "Metrics",
     stack: ExitStack,
 ) -> "list[Teller]":
     from segmentation_assets.streaming.telling import Teller, to_elasticsearch, to_topic
 
-    tellers = [Teller("topic", store, to_topic(sink, settings.stream.changes), owner)]
+    def teller(place: str, deliver: "Deliver") -> Teller:
+        return Teller(place, store, deliver, owner, lambda waiting: metrics.sink_lag({place: waiting}))
+
+    tellers = [teller("topic", to_topic(sink, settings.stream.changes))]
     if asked is False or (asked is None and not settings.stream.elasticsearch):
         return tellers
     if session.is_embedded():
@@ -154,7 +161,7 @@ def _tellers(
 
     stack.enter_context(session.server(data))
     client = stack.enter_context(resolved_resources()[0].client())
-    return [*tellers, Teller("elasticsearch", store, to_elasticsearch(client, settings), owner)]
+    return [*tellers, teller("elasticsearch", to_elasticsearch(client, settings))]
 
 
 class _Progress:

@@ -13,12 +13,12 @@ import signal
 import sys
 from pathlib import Path
 
-from amqtt import broker as amqtt_broker  # type: ignore[import-untyped]  # amqtt ships no types
-from amqtt.mqtt.constants import QOS_1  # type: ignore[import-untyped]
-from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler  # type: ignore[import-untyped]
-from amqtt.mqtt.puback import PubackPacket  # type: ignore[import-untyped]
-from amqtt.plugins.base import BaseAuthPlugin  # type: ignore[import-untyped]
-from amqtt.session import OutgoingApplicationMessage, Session  # type: ignore[import-untyped]
+from amqtt import broker as amqtt_broker
+from amqtt.mqtt.constants import QOS_1
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.mqtt.puback import PubackPacket
+from amqtt.plugins.base import BaseAuthPlugin
+from amqtt.session import OutgoingApplicationMessage, Session
 
 from segmentation_assets.local.service import ServiceFiles, is_still_wanted
 

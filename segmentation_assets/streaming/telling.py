@@ -38,14 +38,23 @@ class Teller(threading.Thread):
         store: of changes.
         deliver: brings some there; raises where it could not.
         owner: who this is, for the lock.
+        on_waiting: told how many changes wait, as far as they were looked at (``BATCH``).
     """
 
-    def __init__(self, name: str, store: StateStore, deliver: Deliver, owner: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: StateStore,
+        deliver: Deliver,
+        owner: str,
+        on_waiting: Callable[[int], None] = lambda _: None,
+    ) -> None:
         super().__init__(name=f"tell-{name}", daemon=True)
         self._place = name
         self._store = store
         self._deliver = deliver
         self._owner = owner
+        self._on_waiting = on_waiting
         self._stopped = threading.Event()
         self.told = 0
         self.problem: str | None = None
@@ -80,6 +89,7 @@ class Teller(threading.Thread):
         if not self._store.lock(f"tell:{self._place}", self._owner, LOCK_SECONDS):
             return 0
         found = self._store.changes(self._store.cursor(self._place), BATCH)
+        self._on_waiting(len(found))
         if not found:
             return 0
         self._deliver(found)
