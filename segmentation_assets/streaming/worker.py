@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -39,8 +39,11 @@ MODEL_SECONDS = 1.0
 
 REPORT_SECONDS = 1.0
 
-LONGEST_WAIT = 5.0
-"""Seconds between two tries of something that fails."""
+POLL_SECONDS = 0.02
+"""How long nothing has to come for what was written to be acknowledged without the next step."""
+
+SHORTEST_WAIT, LONGEST_WAIT = 0.1, 5.0
+"""Seconds between two tries of something that fails, twice as many after each."""
 
 _NOBODYS = Event("", "", "search", 0, search_query="-")
 
@@ -147,6 +150,9 @@ class Worker:
         self._begun: float | None = None
         self._done = 0.0
         self._flight: _Flight | None = None
+        self._unwritten: list[_Step] = []
+        self._failures = 0
+        self._refused: tuple[str, int] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -178,9 +184,14 @@ class Worker:
             self._source.start(self._assigned, self._revoked)
             while not self._stop.is_set():
                 self._between_steps()
-                polled = self._source.poll(self._settings.batch_events, max(self._settings.linger_ms, 1) / 1000)
+                polled = self._source.poll(self._settings.batch_events, POLL_SECONDS)
                 if polled:
                     idle_since = time.monotonic()
+                if self._unwritten:
+                    steps, self._unwritten = [*self._unwritten, self._step_of(polled)], []
+                    self._try_again(steps)
+                    continue
+                if polled:
                     self._take_on(polled)
                     continue
                 self._settle()
@@ -213,27 +224,26 @@ class Worker:
 
     def _take_on(self, polled: Sequence[Records]) -> None:
         """Work one poll's records out, and have the step written while the next one is worked out."""
-        begun = time.perf_counter()
-        if self._begun is None:
-            self._begun = begun
-        step = self._decoded([records for records in polled if records.partition in self._claims], begun)
+        step = self._step_of(polled)
         try:
             work = self._worked_out(step)
         except StoreUnavailable as error:  # states could not be read
             self._hold(error.problem)
             if self._settle(then=step):
                 self._cache.clear()
+                self._pause()
                 self._try_again([step])
             return
         if not self._settle(then=step):
             return  # what was worked out is of states that were not written
         self._flight = _Flight(step, work, self._writer.submit(self._write, step, work))
 
-    def _settle(self, then: _Step | None = None) -> bool:
+    def _settle(self, then: _Step | None = None, later: bool = False) -> bool:
         """Wait for the step that is being written; False where it failed, and was done again together with the next.
 
         Args:
             then: the step that was worked out meanwhile, on states that are void if the writing failed.
+            later: do not do it again now, but after the poll that is under way.
         """
         flight, self._flight = self._flight, None
         if flight is None:
@@ -251,7 +261,13 @@ class Worker:
                 return True
             refused = True  # somebody else changed a user of the step: one user in two partitions
         self._cache.clear()
-        self._try_again([flight.step] if then is None else [flight.step, then], claims_hold=refused)
+        steps = [flight.step] if then is None else [flight.step, then]
+        if later:
+            self._unwritten = steps
+            return False
+        if not refused:
+            self._pause()
+        self._try_again(steps, claims_hold=refused)
         return False
 
     def _try_again(self, steps: Sequence[_Step], claims_hold: bool = False) -> None:
@@ -261,62 +277,79 @@ class Worker:
             steps: in their order.
             claims_hold: whether it is known what was written, and that the claims still hold.
         """
-        if not claims_hold and not self._claim_again(steps):
-            return
-        for step in steps:
-            for wait in _waits(self._stop):
-                try:
-                    work = self._worked_out(step)
-                    conflict = self._write(step, work)
-                except (StoreUnavailable, SinkUnavailable) as error:
-                    self._hold(error.problem)
-                except Fenced:
-                    self._hold("another worker took a partition over")
+        left = list(steps) if claims_hold else self._claim_again(steps)
+        while left and not self._stop.is_set():
+            step = left[0]
+            try:
+                work = self._worked_out(step)
+                conflict = self._write(step, work)
+            except (StoreUnavailable, SinkUnavailable) as error:
+                self._hold(error.problem)
+            except Fenced:
+                self._hold("another worker took a partition over")
+            else:
+                if conflict is None:
+                    self._done_with(step, work)
+                    left.pop(0)
                 else:
-                    if conflict is None:
-                        self._done_with(step, work)
-                        break
                     self._cache.clear()
-                    continue
-                self._cache.clear()
-                self._report()
-                self._stop.wait(wait)
-                if not self._claim_again(steps):
-                    return
+                continue
+            self._cache.clear()
+            self._report()
+            self._pause()
+            left = self._claim_again(left)
 
-    def _claim_again(self, steps: Sequence[_Step]) -> bool:
+    def _claim_again(self, steps: Sequence[_Step]) -> list[_Step]:
         """Claim every partition anew, and read on where the store says.
 
-        What was written is not known, or the store is an older one: it knows. Of a source that can be read again the
-        steps are dropped, for they are read again; those of another one are kept.
+        What was written is not known, or the store is an older one: it knows. What can be read again is dropped, for it
+        is read again. Of a source that cannot be read again, and of a partition of which nothing was ever written, the
+        records are kept.
 
         Returns:
-            whether the steps are still to be done.
+            what is still to be done; nothing where it was told to stop.
         """
-        seekable = all(records.next is not None for step in steps for records in step.records)
-        first: dict[str, str] = {}
-        for step in steps:
-            for records in step.records:
-                first.setdefault(records.partition, str(records.positions[0]))
-        for wait in _waits(self._stop):
+        while not self._stop.is_set():
             try:
                 for partition in list(self._claims):
-                    claim = self._claims[partition] = self._store.claim(partition)
-                    position = claim.position or first.get(partition)
-                    if seekable and position is not None:
-                        self._source.seek(partition, position)
+                    self._claims[partition] = self._store.claim(partition)
             except StoreUnavailable as error:
                 self._hold(error.problem)
                 self._report()
-                self._stop.wait(wait)
+                self._pause()
                 continue
-            return not seekable
-        return False
+            for partition, claim in self._claims.items():
+                if claim.position is not None:
+                    self._source.seek(partition, claim.position)
+            return [kept for step in steps if (kept := self._kept(step)).records]
+        return []
+
+    def _kept(self, step: _Step) -> _Step:
+        """What of a step is not read again, of the partitions that are still ours."""
+        kept = [
+            records
+            for records in step.records
+            if records.partition in self._claims
+            and (records.next is None or self._claims[records.partition].position is None)
+        ]
+        return step if len(kept) == len(step.records) else self._decoded(kept, step.begun)
+
+    def _pause(self) -> None:
+        """Wait after a failure, longer after each; not after being told to stop."""
+        wait = min(SHORTEST_WAIT * 2**self._failures, LONGEST_WAIT)
+        self._failures = min(self._failures + 1, 30)
+        self._stop.wait(wait)
 
     def _hold(self, why: str) -> None:
         if self._held != why:
             _log.warning("held: %s", why)
         self._held = why
+
+    def _step_of(self, polled: Sequence[Records]) -> _Step:
+        begun = time.perf_counter()
+        if self._begun is None:
+            self._begun = begun
+        return self._decoded([records for records in polled if records.partition in self._claims], begun)
 
     def _decoded(self, polled: Sequence[Records], begun: float) -> _Step:
         step = _Step(begun, list(polled), [], [], [], 0, [])
@@ -368,7 +401,7 @@ class Worker:
                 changes=outcome.changes,
                 products=outcome.products,
                 counts={name: n for name, n in counts.items() if n},
-                keep_seconds=round(self._settings.state_days * 86_400),
+                keep_seconds=max(round(self._settings.state_days * 86_400), 1),
             )
         )
         cache |= states
@@ -394,6 +427,7 @@ class Worker:
         if self._held:
             _log.warning("going on")
             self._held = None
+        self._failures = 0
         for records in step.records:
             self._source.acknowledge(records)
         outcome, received = work.outcome, np.array(step.received, dtype=np.float64)
@@ -416,12 +450,12 @@ class Worker:
     # --- partitions --------------------------------------------------------------------------------------------------
 
     def _assigned(self, partition: str) -> str | None:
-        for wait in _waits(self._stop):
+        while not self._stop.is_set():
             try:
                 claim = self._store.claim(partition)
             except StoreUnavailable as error:
                 self._hold(error.problem)
-                self._stop.wait(wait)
+                self._pause()
                 continue
             self._claims[partition] = claim
             _log.info("reading %s from %s", partition, claim.position or "the beginning")
@@ -429,7 +463,9 @@ class Worker:
         return None
 
     def _revoked(self, partition: str) -> None:
-        self._settle()  # what is written is acknowledged before others ask where to begin
+        # What is written is acknowledged before others ask where to begin. What is not is theirs, or tried again after
+        # this poll: within it a source cannot be told to read on elsewhere.
+        self._settle(later=True)
         self._claims.pop(partition, None)
         self._cache.clear()  # others will change these users
         _log.info("gave up %s", partition)
@@ -456,13 +492,20 @@ class Worker:
                 raise
             return
         if record is None:
+            if first:
+                raise NoModelError(
+                    f"The model {version} is no longer there.", "Publish one: `segments stream --publish-model`."
+                )
             return  # replaced this very moment; asked again in a second
+        if self._refused == (version, record.published_at):
+            return
         try:
             model = unpack(record.data)
         except SegmentsError as error:
             if first:
                 raise
             _log.error("model %s cannot be used: %s", version, error)  # the cause is in the text
+            self._refused = version, record.published_at
             return
         self._take(model)
 
@@ -494,11 +537,3 @@ def _dead_letter(records: Records, place: int, why: BadEvent) -> tuple[str | Non
         records.values[place] or b"",
         {"reason": reason, "partition": records.partition, "position": str(records.positions[place])},
     )
-
-
-def _waits(stop: threading.Event) -> Iterator[float]:
-    """Seconds to wait after each try, until told to stop."""
-    wait = 0.1
-    while not stop.is_set():
-        yield wait
-        wait = min(wait * 2, LONGEST_WAIT)

@@ -39,7 +39,13 @@ def open_source(settings: StreamSettings, environment: Mapping[str, str]) -> Sou
     if settings.source == "kafka":
         from segmentation_assets.io.streams.kafka import KafkaSource
 
-        return KafkaSource(_of(environment, KAFKA), settings.topic, settings.group, kafka_config(environment))
+        return KafkaSource(
+            _of(environment, KAFKA),
+            settings.topic,
+            settings.group,
+            kafka_config(environment),
+            linger_seconds=settings.linger_ms / 1000,
+        )
     if settings.source == "mqtt":
         from segmentation_assets.io.streams.mqtt import MqttSource
 
