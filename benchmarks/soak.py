@@ -4,9 +4,9 @@ python -m benchmarks.soak [--events 10000000] [--users 300000] [--json]
 
 A real Kafka broker, a real Redis, one worker process. A sender tells the events of a generated log again and again,
 each time later and to other users, as fast as the worker takes them, but never more than 200,000 ahead, until so many
-have been sent. Three times as many users come as the worker keeps in memory (``stream.cached_users``). The worker's
-resident memory is read twenty times on the way; *growth* compares the mean of the last quarter with that of the second,
-for in the first one the cache fills.
+have been sent. Ten times as many users come as the worker keeps in memory (``stream.cached_users``). The worker's
+resident memory is read twenty times on the way; *growth* compares the mean of the last quarter with that of the third,
+when every cache has long been full.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Figures:
         users: different ones.
         rate: events a second, sender and worker on the same cores.
         megabytes: resident memory of the worker on the way.
-        growth: of the last quarter over the second one.
+        growth: of the last quarter over the third one.
         redis_mb: resident memory of Redis at the end.
     """
 
@@ -126,7 +126,7 @@ def _soak(data: DataDir, kafka: str, redis: str, redis_pid: int, most: int, user
     child.terminate()
     child.wait()
     quarter = len(readings) // 4
-    growth = fmean(readings[-quarter:]) / fmean(readings[quarter : 2 * quarter]) - 1
+    growth = fmean(readings[-quarter:]) / fmean(readings[-2 * quarter : -quarter]) - 1
     return Figures(
         sent, len(whose), most / seconds, readings, growth, psutil.Process(redis_pid).memory_info().rss // 1_000_000
     )

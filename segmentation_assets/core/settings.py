@@ -525,7 +525,9 @@ class StreamSettings(_Section):
         "repeated one is told within this time.",
     )
     state_days: float = Field(90.0, gt=0, description="A user without events for so long is forgotten here.")
-    cached_users: int = Field(100_000, ge=0, description="Users whose state a worker keeps in memory as well.")
+    cached_users: int = Field(
+        30_000, ge=0, description="Users whose state a worker keeps in memory as well, some 7 kB each."
+    )
     change: Share = Field(
         0.2, description="How much behaviour must change in any group for a user to be looked at anew."
     )
