@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from segmentation_assets.errors import SegmentsError
 
 
@@ -65,6 +67,20 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Leave, so that others take over at once."""
+
+
+def with_headers(value: bytes, headers: Mapping[str, str]) -> bytes:
+    """What a broker without headers is sent: the value itself where there are none, else JSON of both.
+
+    ``{"headers": {..}, "value": ".."}``, or ``value_base64`` in the place of ``value`` where it is no UTF-8.
+    """
+    if not headers:
+        return value
+    try:
+        said: dict[str, object] = {"value": value.decode()}
+    except UnicodeDecodeError:
+        said = {"value_base64": value}  # msgspec writes bytes so
+    return msgspec.json.encode({"headers": dict(headers), **said})
 
 
 class Sink(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from segmentation_assets.errors import MissingExtraError
-from segmentation_assets.io.streams.base import Records, SinkUnavailable, SourceUnavailable
+from segmentation_assets.io.streams.base import Records, SinkUnavailable, SourceUnavailable, with_headers
 
 READ_SECONDS = 0.2
 """Between two reads of a shard: the service allows five a second."""
@@ -191,7 +191,7 @@ class KinesisSource:
 
 
 class KinesisSink:
-    """Records to streams. They have no place for headers, which are left out.
+    """Records to streams. They have no place for headers: see ``with_headers``.
 
     Args:
         seconds: how long ``send`` tries.
@@ -214,7 +214,10 @@ class KinesisSink:
         from botocore.exceptions import BotoCoreError, ClientError
 
         deadline = time.monotonic() + self._seconds
-        left = [{"Data": value, "PartitionKey": (key or "-")[:256]} for key, value, _ in records]
+        left = [
+            {"Data": with_headers(value, headers), "PartitionKey": (key or "-")[:256]}
+            for key, value, headers in records
+        ]
         while left:
             try:
                 answer = self._client.put_records(StreamName=topic, Records=left[:_MOST_WRITTEN])

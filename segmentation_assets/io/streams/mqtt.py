@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from segmentation_assets.errors import MissingExtraError
-from segmentation_assets.io.streams.base import Records, SinkUnavailable, SourceUnavailable
+from segmentation_assets.io.streams.base import Records, SinkUnavailable, SourceUnavailable, with_headers
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
@@ -229,7 +229,7 @@ _PASSING = ("Server unavailable", "Server busy")
 
 
 class MqttSink:
-    """Records to MQTT with QoS 1, in their order. Version 3.1.1 has no place for keys and headers: they are left out.
+    """Records to MQTT with QoS 1, in their order. Version 3.1.1 has no keys, which are left out; headers: ``with_headers``.
 
     Args:
         url: see ``MqttSource``.
@@ -261,10 +261,10 @@ class MqttSink:
             if not self._connected.wait(self._seconds) or self._refused is not None:
                 raise self._unavailable(len(records))
             sent: deque[MQTTMessageInfo] = deque()
-            for _, value, _ in records:
+            for _, value, headers in records:
                 if len(sent) >= _IN_FLIGHT:
                     self._await(sent.popleft(), deadline, len(records))
-                sent.append(client.publish(topic, value, qos=1))
+                sent.append(client.publish(topic, with_headers(value, headers), qos=1))
             for info in sent:
                 self._await(info, deadline, len(records))
         except BaseException:

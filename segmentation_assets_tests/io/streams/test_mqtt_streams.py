@@ -52,7 +52,7 @@ def leave(source: MqttSource) -> None:
 
 
 def some(n: int, start: int = 0) -> list[tuple[str | None, bytes, dict[str, str]]]:
-    return [("user", str(i).encode(), {"reason": "none"}) for i in range(start, start + n)]
+    return [("user", str(i).encode(), {}) for i in range(start, start + n)]
 
 
 def numbers(n: int, start: int = 0) -> list[bytes]:
