@@ -1,10 +1,10 @@
 """Whether a worker's memory stays flat over many events.
 
-python -m benchmarks.soak [--events 10000000] [--users 300000] [--json]
+python -m benchmarks.soak [--events 10000000] [--users 100000] [--json]
 
 A real Kafka broker, a real Redis, one worker process. A sender tells the events of a generated log again and again,
 each time later and to other users, as fast as the worker takes them, but never more than 200,000 ahead, until so many
-have been sent. Ten times as many users come as the worker keeps in memory (``stream.cached_users``). The worker's
+have been sent. Three times as many users come as the worker keeps in memory (``stream.cached_users``). The worker's
 resident memory is read twenty times on the way; *growth* compares the mean of the last quarter with that of the third,
 when every cache has long been full.
 """
@@ -60,7 +60,7 @@ def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--users", type=int, default=300_000)
+    parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -51,6 +51,7 @@ class Event(msgspec.Struct, gc=False):
         referrer: where the user came from.
         duration: of the whole session, seconds, on its search; where it is known only afterwards, as when stored
             sessions are replayed.
+        schema: version of this shape; none means the first.
     """
 
     event_id: str
@@ -69,6 +70,7 @@ class Event(msgspec.Struct, gc=False):
     region: str | None = None
     referrer: str | None = None
     duration: float | None = None
+    schema: int | None = VERSION
 
 
 class BadEvent(ValueError):
@@ -159,15 +161,13 @@ def _text(value: str, name: str) -> str:
 
 
 def encode(event: Event) -> bytes:
-    """The event as it goes over the wire: JSON, version 1, the time as ISO 8601, nothing where nothing is known."""
+    """The event as it goes over the wire: JSON, version 1, nothing where nothing is known."""
     return msgspec.json.encode(as_document(event))
 
 
 def as_document(event: Event) -> dict[str, Any]:
     """The event as a JSON object."""
-    found: dict[str, Any] = {"schema": VERSION}
-    found |= {name: value for name in event.__struct_fields__ if (value := getattr(event, name)) is not None}
-    return found
+    return {name: value for name in event.__struct_fields__ if (value := getattr(event, name)) is not None}
 
 
 def events_of_session(session: Mapping[str, Any]) -> Iterator[Event]:

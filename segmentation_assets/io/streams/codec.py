@@ -56,6 +56,7 @@ class _Plain(msgspec.Struct, gc=False):
 
 
 _PLAIN = msgspec.json.Decoder(_Plain)
+_EVENT = msgspec.json.Decoder(Event)
 _ANY = msgspec.json.Decoder()
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
 
@@ -82,6 +83,40 @@ def decode(value: bytes | None, received: int) -> Event | None:
 
 def decode_many(values: Sequence[bytes | None], received: Sequence[int]) -> list[Event | BadEvent | None]:
     """What ``decode`` says of each of (n,) records, with its error in the place of one that cannot be used."""
+    return _of_whole_times(values, received) or _of_any_times(values, received)
+
+
+def _of_whole_times(values: Sequence[bytes | None], received: Sequence[int]) -> list[Event | BadEvent | None] | None:
+    """The same of records that give times as milliseconds, which are events as they stand; None where some do not."""
+    read = _EVENT.decode
+    found: list[Event | BadEvent | None] = []
+    odd = 0
+    for value, taken in zip(values, received, strict=True):
+        try:
+            event = read(value)  # type: ignore[arg-type]  # None is unreadable, and seldom
+            plain = event.schema == VERSION and event.timestamp < _END_OF_TIME
+            found.append(checked(event, taken if taken >= 0 else None) if plain else _one(value, taken))
+        except BadEvent as error:
+            found.append(error.with_traceback(None))  # which would keep all of this in memory
+        except _UNREADABLE:
+            odd += 1
+            if odd > _FEW:  # by the look of it their times are text
+                return None
+            found.append(_one(value, taken))
+    return found
+
+
+def _one(value: bytes | None, taken: int) -> Event | BadEvent | None:
+    """Any record, by the long way."""
+    try:
+        known = _read(value)
+        return known if known is None else checked(known, taken if taken >= 0 else None)
+    except BadEvent as error:
+        return error.with_traceback(None)
+
+
+def _of_any_times(values: Sequence[bytes | None], received: Sequence[int]) -> list[Event | BadEvent | None]:
+    """The same of records whose times are text, all of them read at once."""
     read = _PLAIN.decode
     plain: list[_Plain | None] = []
     for value in values:

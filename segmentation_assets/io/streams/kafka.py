@@ -185,11 +185,12 @@ class KafkaSource:
 
     def _grouped(self, messages: "list[Message]") -> list[Records]:
         by_partition: dict[int, tuple[list[bytes | None], list[int], list[int]]] = {}
+        lost: list[int] = []
         # The client's types say that any of these may be None, which holds of records that are yet to be sent.
         message: Any
         for message in messages:
             if message.error() is not None:
-                self._look_at(message.error(), message.partition())
+                lost += self._look_at(message.error(), message.partition())
                 continue
             number = message.partition()
             lists = by_partition.get(number)
@@ -203,19 +204,22 @@ class KafkaSource:
             if number in self._next:
                 following = self._next[number] = offsets[-1] + 1
                 found.append(Records(self._name(number), values, offsets, received, str(following)))
+        if lost:  # after the others have gone on, or they would begin once more
+            self._next |= dict.fromkeys(lost, self._kafka.OFFSET_BEGINNING)
+            self._assign_all()
         return found
 
-    def _look_at(self, error: "KafkaError", number: int) -> None:
+    def _look_at(self, error: "KafkaError", number: int) -> list[int]:
+        """The partition, where it is to be begun anew."""
         codes = self._kafka.KafkaError
         if error.code() in (codes.TOPIC_AUTHORIZATION_FAILED, codes.GROUP_AUTHORIZATION_FAILED):
             raise _unreachable(error, self._servers, SourceUnavailable)
         if error.code() == codes._AUTO_OFFSET_RESET and number in self._next:
             _log.warning("%s: the position is no longer there; reading goes on with the earliest", self._name(number))
             self.lost_positions += 1
-            self._next[number] = self._kafka.OFFSET_BEGINNING
-            self._assign_all()
-        else:  # a topic that is not there yet, a broker that is away: it comes
-            _log.debug("Kafka: %s", error.name())
+            return [number]
+        _log.debug("Kafka: %s", error.name())  # a topic that is not there yet, a broker that is away: it comes
+        return []
 
     # --- the group ---------------------------------------------------------------------------------------------------
 
@@ -227,17 +231,18 @@ class KafkaSource:
         self._consumer.assign([])
 
     def _revoke(self, _: "Consumer", partitions: "list[TopicPartition]") -> None:
+        self._give_up(partitions)  # what is being written at this moment is acknowledged by it
         self._tell_broker(wait=True)
-        self._give_up(partitions)
 
     def _lose(self, _: "Consumer", partitions: "list[TopicPartition]") -> None:
-        self._give_up(partitions)  # others have them by now: how far we are is none of the broker's concern
+        self._give_up(partitions)
+        for place in partitions:  # others have them by now: how far we are is none of the broker's concern
+            self._acknowledged.pop(place.partition, None)
 
     def _give_up(self, partitions: "list[TopicPartition]") -> None:
         self._rebalanced = True
         for place in partitions:
             begun = self._next.pop(place.partition, None) is not None
-            self._acknowledged.pop(place.partition, None)
             if place.partition in self._new:
                 self._new.remove(place.partition)
             if begun:
