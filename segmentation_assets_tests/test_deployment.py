@@ -45,7 +45,7 @@ class TestCompose:
         images = [service["image"] for service in services.values()] + bases
         assert len(bases) == 2
         for image in images:
-            assert re.search(r":\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), image
+            assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), image
 
     def test_elasticsearch_kibana_and_the_embedded_node_have_one_version(self) -> None:
         jars = json.loads((ROOT / "segmentation_assets" / "local" / "jars.lock.json").read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ class TestCompose:
 
     def test_every_service_has_a_health_check_or_is_a_one_shot(self) -> None:
         one_shots = {name for name, service in services.items() if service.get("restart") == "no"}
-        assert one_shots == {"certificates", "setup", "import"}
+        assert one_shots == {"certificates", "setup", "import", "keys"}
         for name, service in services.items():
             assert ("healthcheck" in service) == (name not in one_shots), name
 
@@ -102,7 +102,7 @@ class TestCompose:
 
     def test_ports_are_published_on_loopback_only(self) -> None:
         published = [port for service in services.values() for port in service.get("ports", [])]
-        assert len(published) == 6
+        assert len(published) == 9
         assert all(port.startswith("127.0.0.1:") for port in published)
 
     def test_every_volume_is_named_and_declared(self) -> None:
@@ -116,13 +116,86 @@ class TestCompose:
             "setup",
             "code-location",
             "import",
+            "stream",
+            "serve",
         }
         holders = {
             name
             for name, service in services.items()
             if any(v.startswith("api_keys:") for v in service.get("volumes", []))
         }
-        assert holders == {"setup", "code-location", "import"}
+        assert holders == {"setup", "code-location", "import", "stream", "serve"}
+
+    def test_every_service_uses_a_key_that_is_made_and_no_two_share_one(self) -> None:
+        variable = "ELASTICSEARCH_API_KEY_FILE"
+        used = [service["environment"][variable] for service in services.values() if variable in _environment(service)]
+        assert sorted(used) == sorted(f"/run/segments/{role}.key" for role in api_keys)
+
+    def test_what_only_streams_need_is_started_only_when_asked_for(self) -> None:
+        live = {name for name, service in services.items() if service.get("profiles") == ["live"]}
+        assert live == {"kafka", "redis", "mosquitto", "stream", "keys", "serve", "prometheus", "grafana"}
+        for name in set(services) - live:
+            assert not live & set(services[name].get("depends_on", {})), name
+
+    def test_the_stream_the_api_and_the_assets_mean_one_store(self) -> None:
+        named = {name: service["environment"]["SEGMENTS_REDIS_URL"] for name, service in services.items()
+                 if "SEGMENTS_REDIS_URL" in _environment(service)}  # fmt: skip
+        assert set(named) == {"code-location", "stream", "serve"}
+        assert len(set(named.values())) == 1
+        assert all({"live"} <= set(services[name]["networks"]) for name in named)
+
+    def test_the_store_forgets_nobody_for_want_of_memory_and_writes_everything_down(self) -> None:
+        command = services["redis"]["command"]
+        assert dict(zip(command[1::2], command[2::2], strict=True)) == {
+            "--appendonly": "yes",
+            "--appendfsync": "everysec",
+            "--save": "",
+            "--maxmemory-policy": "noeviction",
+        }
+
+    def test_keys_of_the_api_are_kept_where_only_the_api_reads_them(self) -> None:
+        def holders(volume: str) -> dict[str, bool]:
+            """Service to whether it may write."""
+            return {
+                name: not mount.endswith(":ro")
+                for name, service in services.items()
+                for mount in service.get("volumes", [])
+                if mount.startswith(f"{volume}:")
+            }
+
+        assert holders("serve_keys") == {"keys": True, "serve": False}
+        assert holders("metrics_key") == {"keys": True, "prometheus": False}
+        assert services["keys"]["network_mode"] == "none"
+        environment = services["serve"]["environment"]
+        assert environment["SEGMENTS_API_KEYS"] == services["keys"]["environment"]["SEGMENTS_API_KEYS"]
+
+    def test_prometheus_asks_where_they_listen_with_the_key_that_is_made_for_it(self) -> None:
+        asked = yaml.safe_load((ROOT / "docker" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+        stream, serve = asked
+        (found,) = stream["dns_sd_configs"]
+        (name,) = found["names"]
+        assert f"--metrics-port={found['port']}" in services[name]["command"]
+        assert "--metrics-host=0.0.0.0" in services[name]["command"]
+        (target,) = serve["static_configs"][0]["targets"]
+        host, port = target.split(":")
+        assert f"--port={port}" in services[host]["command"]
+        assert serve["authorization"]["credentials_file"] == services["keys"]["environment"]["METRICS_KEY"]
+        dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+        (group,) = services["prometheus"]["group_add"]
+        assert f"groupadd --gid {group} segments" in dockerfile
+
+    def test_every_file_that_is_mounted_is_there_and_used(self) -> None:
+        used = {config["source"] for service in services.values() for config in service.get("configs", [])}
+        assert used == set(compose["configs"])
+        for name, config in compose["configs"].items():
+            assert "content" in config or (ROOT / config["file"]).is_file(), name
+
+    def test_the_image_has_every_extra_that_a_service_needs(self) -> None:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        (named,) = re.findall(r"for extra in (\([^)]*\))", (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8"))
+        installed = re.findall(r'"(\w+)"', named)
+        assert installed == ["postgres", "stream", "serve"]
+        assert set(installed) <= set(extras["optional-dependencies"])
 
     def test_only_the_certificates_are_made_as_root(self) -> None:
         assert [name for name, service in services.items() if "user" in service] == ["certificates"]
@@ -170,7 +243,7 @@ class TestCompose:
         filled = tmp_path / "filled.env"
         filled.write_text(re.sub(r"^([A-Z_]+)=$", r"\1=" + "0" * 48, required, flags=re.MULTILINE), encoding="utf-8")
         for path, accepted in [(filled, True), (ROOT / ".env.example", False)]:
-            command = ["docker", "compose", "--env-file", str(path), "--profile", "tools", "config", "--quiet"]
+            command = ["docker", "compose", "--env-file", str(path), "--profile", "*", "config", "--quiet"]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert (done.returncode == 0) == accepted, done.stderr
 
@@ -210,13 +283,17 @@ class TestDagsterInstance:
             assert "dagster" in [config["source"] for config in services[name]["configs"]]
 
 
+def _environment(service: dict[str, Any]) -> dict[str, Any]:
+    return service.get("environment") or {}
+
+
 class TestPrivileges:
     """docker/api_keys.json: no more than docs/deployment.md explains."""
 
     def test_the_documentation_lists_exactly_these_privileges(self) -> None:
         documented: set[tuple[str, str, str]] = set()
         page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
-        for row in re.findall(r"^\| (pipeline|import) \| ([^|]+) \| ([^|]+) \|", page, re.MULTILINE):
+        for row in re.findall(r"^\| (pipeline|import|stream|serve) \| ([^|]+) \| ([^|]+) \|", page, re.MULTILINE):
             key, where, privileges = row
             for place in re.findall(r"`([^`]+)`", where) or ["cluster"]:
                 documented |= {(key, place, privilege) for privilege in re.findall(r"`([^`]+)`", privileges)}
@@ -233,7 +310,7 @@ class TestPrivileges:
         for request in api_keys.values():
             for descriptor in request["role_descriptors"].values():
                 assert set(descriptor) == {"cluster", "indices"}
-                assert set(descriptor["cluster"]) == {"monitor", "manage_index_templates"}
+                assert set(descriptor["cluster"]) <= {"monitor", "manage_index_templates"}
         (pipeline,) = api_keys["pipeline"]["role_descriptors"].values()
         sessions, segments = pipeline["indices"]
         assert sessions == {
@@ -243,6 +320,15 @@ class TestPrivileges:
         assert segments["names"] == ["user_segments", "user_segments-*", "user_profiles", "user_profiles-*"]
         (importing,) = api_keys["import"]["role_descriptors"].values()
         assert [entry["names"] for entry in importing["indices"]] == [["user_sessions", "user_sessions_rejected"]]
+
+    def test_the_stream_only_writes_documents_and_the_api_only_reads_profiles(self) -> None:
+        (streaming,) = api_keys["stream"]["role_descriptors"].values()
+        (serving,) = api_keys["serve"]["role_descriptors"].values()
+        assert streaming["cluster"] == serving["cluster"] == ["monitor"]
+        (published,) = streaming["indices"]
+        assert published["privileges"] == ["view_index_metadata", "write"]
+        assert not [name for name in published["names"] if name.startswith("user_sessions")]
+        assert serving["indices"] == [{"names": ["user_profiles", "user_profiles-*"], "privileges": ["read"]}]
 
 
 class SecurityApi(ThreadingHTTPServer):
@@ -378,7 +464,7 @@ class TestSetup:
             request["name"]: request["role_descriptors"] for request in api_keys.values()
         }
         stored = {path.name: path for path in tmp_path.iterdir()}
-        assert set(stored) == {"pipeline.key", "import.key"}
+        assert set(stored) == {"pipeline.key", "import.key", "stream.key", "serve.key"}
         for role, request in api_keys.items():
             path = stored[f"{role}.key"]
             (made,) = [key for key in cluster.keys.values() if key["name"] == request["name"]]
@@ -393,8 +479,7 @@ class TestSetup:
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == keys
         assert cluster.changes() == [
             "POST /_security/user/kibana_system/_password",
-            "PUT /_security/api_key/ID",
-            "PUT /_security/api_key/ID",
+            *["PUT /_security/api_key/ID"] * 4,
         ]
 
     def test_changed_privileges_reach_the_key_that_is_in_use(self, cluster: SecurityApi, tmp_path: Path) -> None:
@@ -412,7 +497,7 @@ class TestSetup:
         run_setup(cluster, tmp_path)
         (tmp_path / "pipeline.key").write_text("from-another-cluster")
         assert run_setup(cluster, tmp_path).returncode == 0
-        assert len(cluster.keys) == 2
+        assert len(cluster.keys) == len(api_keys)
         assert (tmp_path / "pipeline.key").read_text() in {key["encoded"] for key in cluster.keys.values()}
 
     def test_it_waits_for_a_cluster_that_is_still_starting(self, cluster: SecurityApi, tmp_path: Path) -> None:
@@ -513,6 +598,54 @@ class TestCertificates:
         assert stat.S_IMODE(private.stat().st_mode) == 0o750
 
 
+class TestLiveKeys:
+    """docker/live_keys.py, with the keys as the API reads them."""
+
+    def run(self, folder: Path) -> str:
+        pytest.importorskip("fastapi", reason="the extra serve is not installed")
+        environment = {
+            "PATH": os.environ["PATH"],
+            "SEGMENTS_API_KEYS": str(folder / "keys.yaml"),
+            "METRICS_KEY": str(folder / "key"),
+        }
+        command = [sys.executable, str(ROOT / "docker" / "live_keys.py")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        assert (folder / "key").read_text() not in done.stdout + done.stderr
+        return done.stdout
+
+    def owner(self, folder: Path, key: str) -> tuple[str, set[str]] | None:
+        from segmentation_assets.serving.keys import ApiKeys
+
+        entry = ApiKeys.load(folder / "keys.yaml").owner(key)
+        return None if entry is None else (entry.name, set(entry.scopes))
+
+    def test_prometheus_gets_a_key_for_metrics_alone_which_a_second_start_keeps(self, tmp_path: Path) -> None:
+        assert "made" in self.run(tmp_path)
+        key = (tmp_path / "key").read_text()
+        assert self.owner(tmp_path, key) == ("prometheus", {"metrics"})
+        assert "kept" in self.run(tmp_path)
+        assert (tmp_path / "key").read_text() == key
+
+    def test_a_key_that_was_lost_is_replaced_and_those_of_others_stay(self, tmp_path: Path) -> None:
+        from segmentation_assets.serving.keys import new_key
+
+        self.run(tmp_path)
+        lost = (tmp_path / "key").read_text()
+        shop = new_key("shop", ["read"])
+        with (tmp_path / "keys.yaml").open("a") as file:
+            file.write(shop.entry)
+        (tmp_path / "key").unlink()
+        assert "made" in self.run(tmp_path)
+        assert self.owner(tmp_path, (tmp_path / "key").read_text()) == ("prometheus", {"metrics"})
+        assert self.owner(tmp_path, lost) is None
+        assert self.owner(tmp_path, shop.key) == ("shop", {"read"})
+
+    def test_the_group_may_read_the_key_and_nobody_but_the_owner_the_file_of_keys(self, tmp_path: Path) -> None:
+        self.run(tmp_path)
+        assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o640
+        assert stat.S_IMODE((tmp_path / "keys.yaml").stat().st_mode) == 0o600
+
+
 class TestWithSecrets:
     """docker/with-secrets, the entry point of the image."""
 
@@ -566,6 +699,17 @@ class TestWorkflows:
         workflow = yaml.safe_load(self.ours.read_text(encoding="utf-8"))
         commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
         assert commands == ["bash .ci/run", "bash .ci/run newest"]
+
+    def test_what_is_cached_is_fetched_anew_when_any_list_of_jars_changes(self) -> None:
+        workflow = yaml.safe_load(self.ours.read_text(encoding="utf-8"))
+        caches = [step["with"] for job in workflow["jobs"].values() for step in job["steps"]
+                  if step.get("uses", "").startswith("actions/cache@")]  # fmt: skip
+        assert len(caches) == len(workflow["jobs"])
+        lists = {path.name for path in (ROOT / "segmentation_assets" / "local").glob("*.lock.json")}
+        assert lists == {"jars.lock.json", "kafka_jars.lock.json"}
+        for cache in caches:
+            (pattern,) = re.findall(r"hashFiles\('([^']+)'\)", cache["key"])
+            assert {path.name for path in ROOT.glob(pattern)} == lists
 
     def test_the_example_gates_on_the_checks_and_keeps_the_report(self) -> None:
         steps = yaml.safe_load(self.example.read_text(encoding="utf-8"))["jobs"]["segments"]["steps"]

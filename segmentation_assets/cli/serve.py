@@ -120,7 +120,7 @@ def new_key(
 def _require_extra() -> None:
     from importlib.util import find_spec
 
-    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "limits")):
+    if any(find_spec(name) is None for name in ("fastapi", "uvicorn")):
         raise MissingExtraError("segments serve", "serve")
 
 

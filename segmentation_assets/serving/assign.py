@@ -12,10 +12,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictFloat, S
 from starlette.responses import Response
 
 from segmentation_assets.core.live.events import CLOCK_SKEW, LARGEST, VERSION, BadEvent, Event, EventType, checked
-from segmentation_assets.core.values import MAX_ID_LENGTH, MAX_TEXT_LENGTH
+from segmentation_assets.core.values import MAX_ID_LENGTH, MAX_TEXT_LENGTH, encodable
 from segmentation_assets.serving.answers import Assignment, assignment, json_response
 from segmentation_assets.serving.describing import answers
-from segmentation_assets.serving.problems import RefusedError
+from segmentation_assets.serving.problems import HALF, RefusedError
 from segmentation_assets.serving.served import VISITOR
 from segmentation_assets.serving.service import Service
 
@@ -66,6 +66,9 @@ def routes(service: Service) -> APIRouter:
     async def assign(body: Asked) -> Response:
         """Where each query belongs, and in which segment and behaviour cluster a new user who did this would be."""
         loaded = service.models.required()
+        wrong = [(f"/body/queries/{place}", HALF) for place, query in enumerate(body.queries) if not encodable(query)]
+        if wrong:
+            raise RefusedError(422, "A query is no text.", errors=wrong[:20])
         now = int(time.time() * 1000)
         events = [_event(asked, place, now) for place, asked in enumerate(body.events)]
         found = await service.computing(loaded.assign, body.queries, events, now)

@@ -3,12 +3,15 @@
 What belongs here: Server-sent events and where they go on. What does not: reading for many listeners (hub).
 """
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Send
 
 from segmentation_assets.io.live_store import StoredChange
 from segmentation_assets.serving.answers import Changes, change_answer, json_response
@@ -19,6 +22,9 @@ from segmentation_assets.serving.service import Service
 
 HEARTBEAT_SECONDS = 15.0
 """A comment after so long without a change: proxies close what is silent, and a client that is gone is noticed."""
+
+SEND_SECONDS = 60.0
+"""Within which a client has to take what it is sent."""
 
 CHANGE_ID = r"^[0-9]{1,18}-[0-9]{1,18}$"
 ChangeId = Annotated[str | None, Query(pattern=CHANGE_ID, description="Only changes after this one, in their order.")]
@@ -51,9 +57,22 @@ def routes(service: Service) -> APIRouter:
         """Changes as they happen; after a break with those that were missed, as far as they are kept."""
         service.hub.require_room()
         await service.hub.newest()  # while a problem can still be said
-        return StreamingResponse(_told(service, last), 200, {"X-Accel-Buffering": "no"}, "text/event-stream")
+        service.hub.require_room()
+        return _Stream(_told(service, last), 200, {"X-Accel-Buffering": "no"}, "text/event-stream")
 
     return router
+
+
+class _Stream(StreamingResponse):
+    """Ends where a client takes nothing any more: it would hold a place for as long as it likes."""
+
+    async def stream_response(self, send: Send) -> None:
+        async def within(message: Message) -> None:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+
+        with suppress(TimeoutError):
+            await super().stream_response(within)
 
 
 async def _told(service: Service, last: str | None) -> AsyncIterator[bytes]:

@@ -11,15 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segmentation_assets.core.settings import ServeSettings
 from segmentation_assets.serving.keys import ApiKeys
 from segmentation_assets.serving.metrics import ApiMetrics
 from segmentation_assets.serving.problems import RefusedError, refusal
+from segmentation_assets.serving.rates import Rates
 
 log = logging.getLogger("segmentation_assets.serving")
 access = logging.getLogger("segmentation_assets.serving.access")
@@ -84,9 +82,8 @@ class Guard:
         self._settings = settings
         self._keys = keys
         self._metrics = metrics
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._rate = RateLimitItemPerMinute(settings.per_minute)
-        self._mistakes = RateLimitItemPerMinute(MISTAKES)
+        self._rate = Rates(settings.per_minute)
+        self._mistakes = Rates(MISTAKES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -145,8 +142,8 @@ class Guard:
             return "-"
         else:
             who = self._owner(headers, needed, address)
-        if needed is not None and not self._limiter.hit(self._rate, who):
-            raise _wait(f"More than {self._settings.per_minute} requests in a minute.", self._reset(self._rate, who))
+        if needed is not None and (seconds := self._rate.take(who)):
+            raise _wait(f"More than {self._settings.per_minute} requests in a minute.", seconds)
         return who
 
     def _require_this_machine(self, address: str, headers: Mapping[bytes, bytes]) -> None:
@@ -164,12 +161,11 @@ class Guard:
         key = sent.strip() if kind.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()
         if not key:
             raise _unauthorized("An API key is needed.")
-        where = f"\0{address}"  # no key is called that
-        if not self._limiter.test(self._mistakes, where):
-            raise _wait("Too many wrong keys.", self._reset(self._mistakes, where))
         entry = self._keys.owner(key.decode("latin-1"))
         if entry is None:
-            self._limiter.hit(self._mistakes, where)
+            # Only who sends a wrong key waits: behind a proxy others have the same address.
+            if seconds := self._mistakes.take(address):
+                raise _wait("Too many wrong keys.", seconds)
             raise _unauthorized("This API key is not known.")
         if needed not in entry.scopes:
             raise RefusedError(
@@ -179,9 +175,6 @@ class Guard:
                 {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{needed}"'},
             )
         return entry.name
-
-    def _reset(self, rate: RateLimitItemPerMinute, who: str) -> int:
-        return max(1, round(self._limiter.get_window_stats(rate, who).reset_time - time.time()))
 
     async def _whole(self, scope: Scope, receive: Receive) -> Receive:
         """Read the body, so that its size is known whatever it says of itself.

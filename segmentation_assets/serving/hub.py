@@ -37,10 +37,12 @@ class Listener:
 
     def give(self, changes: list[StoredChange]) -> None:
         """Queue changes; end where too many wait."""
+        if self.ended:
+            return
         self._waiting += len(changes)
         if self._waiting > QUEUED:
             self.end()
-        elif not self.ended:
+        else:
             self._queue.put_nowait(changes)
 
     def end(self) -> None:
@@ -98,8 +100,10 @@ class ChangeHub:
             UnavailableError: the store is away.
         """
         listener = Listener()
-        if self._closed:
+        if self._closed or len(self._listeners) >= LISTENERS:  # others may have come since there was room
             listener.end()
+            yield listener
+            return
         self._listeners.add(listener)
         self._metrics.streams(len(self._listeners))
         try:

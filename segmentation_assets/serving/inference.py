@@ -20,9 +20,10 @@ from segmentation_assets import __version__
 from segmentation_assets.core.users.behaviour import BehaviourModel
 from segmentation_assets.core.users.clustering import assign
 from segmentation_assets.core.users.preprocessing import transform
-from segmentation_assets.serving.answers import Status, json_response
+from segmentation_assets.core.values import encodable
+from segmentation_assets.serving.answers import json_response
 from segmentation_assets.serving.describing import inference_answers
-from segmentation_assets.serving.problems import RefusedError
+from segmentation_assets.serving.problems import HALF, RefusedError
 from segmentation_assets.serving.served import Loaded
 from segmentation_assets.serving.service import Service
 
@@ -60,6 +61,18 @@ class ModelMetadata(TypedDict):
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
+
+
+class ServerLive(TypedDict):
+    """That the server runs."""
+
+    live: bool
+
+
+class ServerReady(ServerLive):
+    """That it can be asked. The protocol's text says ``live`` here too, and servers say ``ready``: so both."""
+
+    ready: bool
 
 
 class Ready(TypedDict):
@@ -122,16 +135,20 @@ def routes(service: Service) -> APIRouter:
         """The server."""
         return json_response({"name": SERVER, "version": __version__, "extensions": []})
 
-    @router.get("/health/live", response_model=None, responses=inference_answers(Status), operation_id="server_live")
+    @router.get(
+        "/health/live", response_model=None, responses=inference_answers(ServerLive), operation_id="server_live"
+    )
     async def live() -> Response:
         """Whether the server runs."""
-        return json_response({"status": "live"})
+        return json_response({"live": True})
 
-    @router.get("/health/ready", response_model=None, responses=inference_answers(Status), operation_id="server_ready")
+    @router.get(
+        "/health/ready", response_model=None, responses=inference_answers(ServerReady), operation_id="server_ready"
+    )
     async def ready() -> Response:
         """Whether a model is there."""
         service.models.required()
-        return json_response({"status": "ready"})
+        return json_response({"live": True, "ready": True})
 
     async def chosen(name: str, version: str | None) -> Loaded:
         loaded = service.models.required() if version is None else await service.models.of(version)
@@ -147,6 +164,8 @@ def routes(service: Service) -> APIRouter:
 
     async def infer(name: str, version: str | None, body: InferenceRequest) -> Response:
         loaded = await chosen(name, version)
+        if body.id is not None and not encodable(body.id):
+            raise RefusedError(400, "The id is no text.", errors=[("/id", HALF)])
         outputs = await service.computing(_queries if name == "queries" else _behaviour, loaded, body.inputs)
         if body.outputs is not None:
             by_name = {output["name"]: output for output in outputs}
@@ -273,9 +292,11 @@ def _behaviour(loaded: Loaded, inputs: Sequence[InputTensor]) -> list[OutputTens
         expected["traits"] = ("BYTES", len(traits))
     tensors = _by_name(inputs, expected, optional=frozenset({"traits"} if numeric else ()))
     n = len(tensors["features"]) // len(numeric) if numeric else len(tensors["traits"]) // len(traits)
-    values = np.array(
-        [np.nan if value is None else float(value) for value in tensors.get("features", [])], np.float64
-    ).reshape(n, len(numeric))
+    try:
+        cells = [np.nan if value is None else float(value) for value in tensors.get("features", [])]
+    except OverflowError:  # JSON's whole numbers have no end
+        raise RefusedError(400, "The input features holds something else than FP64.") from None
+    values = np.array(cells, np.float64).reshape(n, len(numeric))
     texts = tensors.get("traits") or [None] * (n * len(traits))
     if len(texts) != n * len(traits):
         raise RefusedError(400, "Features and traits are of different numbers of users.")

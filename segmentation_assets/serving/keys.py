@@ -139,7 +139,7 @@ def _read(file: Path) -> list[Entry]:
         written = yaml.safe_load(file.read_text("utf-8"))
     except OSError as error:
         raise KeyFileError(f"The file of API keys {file} cannot be read: {error.strerror}.", cure) from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is no YAMLError
         raise KeyFileError(f"The file of API keys {file} is no YAML.", cure) from None
     try:
         entries = _ENTRIES.validate_python([] if written is None else written)

@@ -21,6 +21,9 @@ PROBLEM = "application/problem+json"
 RETRY_SECONDS = 2
 """What a client is told to wait when something is away."""
 
+HALF = "half of a surrogate pair"
+"""What JSON may hold in a text, and UTF-8 cannot say."""
+
 SCHEMA: Mapping[str, Any] = {
     "title": "Problem",
     "description": "RFC 9457.",
@@ -112,6 +115,11 @@ def _json(value: Mapping[str, Any], kind: str, status: int, headers: Mapping[str
     return Response(json.dumps(value), status, dict(headers or {}), kind)
 
 
+def _pointer(parts: Sequence[object]) -> str:
+    """A JSON pointer (RFC 6901), in which names may hold slashes."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
 def handle_problems(app: FastAPI) -> None:
     """Let every exception of a route become a problem; those that nobody foresaw are the guard's."""
 
@@ -124,7 +132,7 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        errors = [("/" + "/".join(str(part) for part in e["loc"]), str(e["msg"])) for e in error.errors()[:20]]
+        errors = [(_pointer(e["loc"]), str(e["msg"])) for e in error.errors()[:20]]
         status = 400 if request.url.path.startswith("/v2/") else 422
         return refusal(request.url.path, status, "The request is not as it has to be.", errors=errors)
 

@@ -19,18 +19,25 @@ REST_SECONDS = 1.0
 
 
 class Reads:
-    """Reads of one thing.
+    """Reads of one thing; a circuit breaker (Nygard 2018, Release It!).
+
+    After there was no answer nobody asks for a moment, and then one asks alone: only when there is an answer do the
+    others. So a server that takes connections and says nothing holds up one request at a time.
 
     Args:
         name: how people call it.
         threads: reads at a time; more wait.
         away: exceptions that say that it does not answer.
+        seconds: within which there has to be an answer; the thread may go on waiting. None: as long as it takes.
     """
 
-    def __init__(self, name: str, threads: int, away: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self, name: str, threads: int, away: tuple[type[Exception], ...], seconds: float | None = None
+    ) -> None:
         self._name = name
         self.away = away
-        self._resting = 0.0
+        self._seconds = seconds
+        self._resting: float | None = None
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name.replace(" ", "-"))
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,20 +46,35 @@ class Reads:
         Raises:
             UnavailableError: no answer, now or a moment ago.
         """
-        if time.monotonic() < self._resting:
-            raise self._unavailable()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: self._ask(lambda: function(*args, **kwargs))
+        alone = False
+        if self._resting is not None:
+            if time.monotonic() < self._resting:
+                raise self._unavailable()
+            alone = True  # the others go on without, until this one has come back
+            self._resting = time.monotonic() + REST_SECONDS + (self._seconds or 0.0)
+        asked = asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: self._ask(alone, lambda: function(*args, **kwargs))
         )
+        try:
+            return await asyncio.wait_for(asked, self._seconds)
+        except TimeoutError:
+            self._rest()
+            raise self._unavailable() from None
 
-    def _ask(self, ask: Callable[[], T]) -> T:
-        if time.monotonic() < self._resting:  # while this one waited for a thread
+    def _ask(self, alone: bool, ask: Callable[[], T]) -> T:
+        resting = self._resting
+        if resting is not None and not alone and time.monotonic() < resting:  # while this one waited for a thread
             raise self._unavailable()
         try:
-            return ask()
+            found = ask()
         except self.away:
-            self._resting = time.monotonic() + REST_SECONDS
+            self._rest()
             raise self._unavailable() from None  # what the client says may hold an address
+        self._resting = None
+        return found
+
+    def _rest(self) -> None:
+        self._resting = time.monotonic() + REST_SECONDS
 
     def _unavailable(self) -> UnavailableError:
         return UnavailableError(f"The {self._name} does not answer.", "Ask again in a moment.")

@@ -3,18 +3,23 @@
 What belongs here: the server. What does not: the application (app).
 """
 
+import asyncio
 import gc
 import logging
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from fastapi import FastAPI
 
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.serving.guard import is_loopback
 from segmentation_assets.serving.service import Service
+
+HEAD_SECONDS = 10
+"""Within which a client has to say what it wants, once it is connected or has begun to."""
 
 STOP_SECONDS = 10
 """Within which requests under way have to come to their end."""
@@ -72,6 +77,7 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
         ) from None
     config = uvicorn.Config(
         app,
+        http=_impatient(),
         log_config=None,
         access_log=False,  # the guard's says less of users
         server_header=False,
@@ -88,3 +94,45 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
     with listening:
         on_listening(f"http://{f'[{name}]' if ':' in name else name}:{actual}")
         Server(config).run(sockets=[listening])
+
+
+def _impatient() -> Any:
+    """The server's side of a connection, which is closed where no request comes: uvicorn alone waits for ever, and
+    whoever opens connections and says nothing takes all that the process may have.
+
+    Only with httptools, which tells where a request begins; else uvicorn's own.
+    """
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError:
+        return "auto"
+
+    class Impatient(HttpToolsProtocol):
+        _patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._wait_no_longer()
+            super().connection_lost(exc)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            if self._patience is None:
+                self._wait()
+
+        def on_headers_complete(self) -> None:
+            self._wait_no_longer()
+            super().on_headers_complete()
+
+        def _wait(self) -> None:
+            self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+        def _wait_no_longer(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+    return Impatient

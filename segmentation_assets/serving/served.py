@@ -120,6 +120,8 @@ class ServedModels:
         version = await self._reads(self._store.current_model)
         if version is None:
             return
+        if self.current and self.published and version == self.current.model.version == self.published[0][0]:
+            return  # asking which there are reads them whole
         if self.current is None or version != self.current.model.version:
             found = await self._load(version)
             if found is not None:

@@ -30,6 +30,9 @@ log = logging.getLogger("segmentation_assets.serving")
 POLL_SECONDS = 1.0
 """How often it is looked whether another model was published, or the file of keys changed."""
 
+READ_SECONDS = 2.0
+"""Within which a store has to answer: better no answer than one that comes late."""
+
 TRENDS_SECONDS = 30.0
 """How long the products of a segment are kept: adding up a day of them is the most expensive thing asked of the
 store."""
@@ -63,10 +66,12 @@ class Service:
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
 
     def __post_init__(self) -> None:
-        self.reads = Reads("state store", 12, (StoreUnavailable,))
-        self.profiles = Reads("Elasticsearch", 4, (ProfilesUnavailable,))
+        self.reads = Reads("state store", 12, (StoreUnavailable,), READ_SECONDS)
+        self.profiles = Reads("Elasticsearch", 4, (ProfilesUnavailable,), 1.5 * READ_SECONDS)
+        # A model is large, and nobody waits for it.
+        self.fetching = Reads("state store", 1, (StoreUnavailable,))
         self.computing = Reads("model", 1, ())
-        self.models = ServedModels(self.store, self.reads, self.computing, self.stream)
+        self.models = ServedModels(self.store, self.fetching, self.computing, self.stream)
         self.hub = ChangeHub(self.store, self.reads, self.metrics)
         self._trends: dict[str, tuple[float, Trends]] = {}
         self._trending = asyncio.Lock()
@@ -91,10 +96,12 @@ class Service:
                     log.info("the file of API keys was read again")
             except SegmentsError as error:
                 log.error("the keys known so far stay: %s %s", error.problem, error.cure)
+            except Exception:
+                log.exception("looking for other keys failed; those known so far stay")
 
     def close(self) -> None:
         """Let the threads go."""
-        for reads in (self.reads, self.profiles, self.computing):
+        for reads in (self.reads, self.fetching, self.profiles, self.computing):
             reads.close()
 
     async def user(self, user: str) -> Found:

@@ -31,7 +31,7 @@ from segmentation_assets.serving.answers import (
     segment_sizes,
 )
 from segmentation_assets.serving.describing import answers
-from segmentation_assets.serving.problems import RefusedError
+from segmentation_assets.serving.problems import HALF, RefusedError
 from segmentation_assets.serving.recommendations import feed
 from segmentation_assets.serving.service import Service
 
@@ -104,7 +104,7 @@ def routes(service: Service) -> APIRouter:
         """The segments of many users, in the order asked for."""
         asked = list(dict.fromkeys(body.users))
         if not all(map(encodable, asked)):
-            raise RefusedError(422, "An id is no text.", errors=[("/body/users", "half of a surrogate pair")])
+            raise RefusedError(422, "An id is no text.", errors=[("/body/users", HALF)])
         found = await service.users(asked)
         sources = {entry.answer["source"] for entry in found.values()}
         return json_response(

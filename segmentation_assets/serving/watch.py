@@ -112,7 +112,7 @@ def routes(service: Service) -> APIRouter:
                 reads, store = service.reads, service.store
                 workers = worker_answers(await reads(store.workers))
                 changes = await reads(store.changes, None, LATEST, newest_first=True)
-                models = await reads(store.models)
+                models = service.models.published
                 seen = (
                     time.monotonic() + LIVE_SECONDS,
                     {

@@ -117,6 +117,47 @@ def test_only_so_many_can_listen_and_room_is_made_by_leaving(
         wait_for(again, lambda status: status == 200)
 
 
+def test_many_who_come_at_once_are_not_all_let_in(memory_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LISTENERS", 2)
+    app = api(memory_shop)
+    found = app.state.service.hub
+
+    async def come() -> list[bool]:
+        async with AsyncExitStack() as stack:
+            listeners = [await stack.enter_async_context(found.listening()) for _ in range(5)]
+            assert len(found._listeners) == 2
+            return [listener.ended for listener in listeners]
+
+    assert asyncio.run(come()) == [False, False, True, True, True]
+
+
+def test_a_client_that_takes_nothing_gives_its_place_up(memory_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segmentation_assets.serving.changes.SEND_SECONDS", 0.05)
+    app = api(memory_shop)
+    started = []
+
+    async def come() -> None:
+        async def send(message: Any) -> None:
+            started.append(message["type"])
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(3600)
+
+        async def receive() -> Any:
+            await asyncio.sleep(3600)
+
+        scope = {
+            "type": "http", "http_version": "1.1", "method": "GET", "path": "/v1/changes/stream", "query_string": b"",
+            "raw_path": b"/v1/changes/stream", "root_path": "", "scheme": "http", "headers": [(b"host", b"localhost")],
+            "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 80), "asgi": {"version": "3.0", "spec_version": "2.4"},
+        }  # fmt: skip
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+            assert not app.state.service.hub._listeners
+
+    asyncio.run(asyncio.wait_for(come(), 30))
+    assert started == ["http.response.start", "http.response.body"]
+
+
 def test_whoever_is_too_slow_is_cut_off() -> None:
     slow = hub.Listener()
     for _ in range(11):

@@ -104,8 +104,11 @@ def test_a_key_that_is_taken_out_of_the_file_is_refused_soon(memory_shop: Shop, 
     client = ask(memory_shop.store, keys=keys)
     headers = {"X-API-Key": made["it"]}
     assert client.get("/v1/segments", headers=headers).status_code == 200
-    key_file.write_text("- this: is no entry")  # a mistake changes nothing
-    assert client.get("/v1/segments", headers=headers).status_code == 200
+    for mistake in ("- this: is no entry", "- name: 2026-13-45"):  # changes nothing, and the next change is seen
+        key_file.write_text(mistake)
+        read_at = keys._read_at
+        wait_for(lambda before=read_at: keys._read_at != before, bool)
+        assert client.get("/v1/segments", headers=headers).status_code == 200
     key_file.write_text("")
     wait_for(lambda: client.get("/v1/segments", headers=headers).status_code, lambda status: status == 401)
 
@@ -150,8 +153,8 @@ def test_whoever_guesses_keys_has_to_wait(memory_shop: Shop, ask: Ask, key_file:
     client = ask(memory_shop.store, keys=keys)
     statuses = [client.get("/v1/segments", headers={"X-API-Key": f"guess {n}"}).status_code for n in range(62)]
     assert statuses == [401] * 60 + [429] * 2
-    other = ask(memory_shop.store, keys=keys, client="203.0.113.9")
-    assert other.get("/v1/segments", headers={"X-API-Key": made["it"]}).status_code == 200
+    # Whose key is right does not wait: behind a proxy all have one address.
+    assert client.get("/v1/segments", headers={"X-API-Key": made["it"]}).status_code == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True])

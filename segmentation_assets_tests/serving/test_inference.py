@@ -1,5 +1,6 @@
 """The Open Inference Protocol gives the assignments of the batch side."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,21 @@ def test_models_and_versions_that_are_not_there_are_said_so(memory_shop: Shop, a
     wanted = client.post("/v2/models/queries/infer", json=body | {"outputs": [{"name": "nope"}]})
     assert wanted.status_code == 400
     assert list(client.put("/v2/models/queries").json()) == ["error"]
+
+
+def test_health_is_said_in_the_words_of_the_protocol(memory_shop: Shop, ask: Ask) -> None:
+    client = ask(memory_shop.store)
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"live": True, "ready": True}
+
+
+def test_what_json_can_say_and_a_tensor_cannot_is_refused(memory_shop: Shop, ask: Ask) -> None:
+    client = ask(memory_shop.store)
+    columns = client.get("/v2/models/behaviour").json()["inputs"][0]["shape"][1]
+    head = {"content-type": "application/json"}
+    huge = {"name": "features", "datatype": "FP64", "shape": [1, columns], "data": [10**400] * columns}
+    answer = client.post("/v2/models/behaviour/infer", json={"inputs": [huge]})
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+    half = json.dumps({"id": "\ud800", "inputs": [tensor(["x"])]})
+    answer = client.post("/v2/models/queries/infer", content=half, headers=head)
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from segmentation_assets.core.settings import ServeSettings, StreamSettings
+from segmentation_assets.io.live_store.memory import MemoryStore
 from segmentation_assets.serving.app import create_app
 from segmentation_assets.serving.keys import ApiKeys, new_key
+from segmentation_assets_tests.batch_side import batch_side
 from segmentation_assets_tests.serving.live_shop import Shop, listening, search
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -90,9 +92,25 @@ def test_the_live_page_shows_changes_as_they_happen(
             "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
         )
         assert (brightness(ground) > 128 > brightness(ink)) == (scheme == "light")
+        page.close()
+
+
+def test_every_segment_has_a_row_with_its_users_the_largest_first(browser: "playwright.Browser") -> None:
+    """With the default clusters, whose segments have names; the picture of the documentation is taken here."""
+    shop = Shop(MemoryStore(), batch_side(1_500, 8))
+    shop.say("worker-1", p50_ms=4.2, p95_ms=11.0, p99_ms=24.0, lag={"user_events/0": 3})
+    app = create_app(shop.store, ServeSettings(), StreamSettings(), ApiKeys())
+    with listening(app) as url:
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        page.goto(f"{url}/live")
+        page.get_by_text("Live", exact=True).wait_for()
+        rows = page.locator("#mix tbody tr")
+        sizes = shop.store.sizes()
+        assert rows.count() == len(sizes) > 2
+        assert all(str(size) in rows.nth(place).inner_text() for place, size in enumerate(sorted(sizes.values())[::-1]))
         folder = os.environ.get("PICTURES_TO")
         if folder:
-            page.screenshot(path=Path(folder) / f"live-{width}-{scheme}.png", full_page=True)
+            page.screenshot(path=Path(folder) / "live-page.png", full_page=True)
         page.close()
 
 

@@ -116,6 +116,18 @@ def test_half_of_a_surrogate_pair_is_no_server_error(shop: Shop, ask: Ask) -> No
         assert answer.status_code == 422
 
 
+def test_half_of_a_surrogate_pair_is_no_query(memory_shop: Shop, ask: Ask) -> None:
+    body = b'{"queries": ["laptop", "\\ud800"]}'
+    answer = ask(memory_shop.store).post("/v1/assign", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"pointer": "/body/queries/1", "detail": "half of a surrogate pair"}]
+
+
+def test_a_pointer_to_a_name_with_a_slash_is_escaped(memory_shop: Shop, ask: Ask) -> None:
+    answer = ask(memory_shop.store).post("/v1/assign", json={"a/b~c": 1})
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/body/a~1b~0c"]
+
+
 def test_sizes_and_pages_of_segments_hold_every_user_once(shop: Shop, ask: Ask) -> None:
     client = ask(shop.store)
     sizes = client.get("/v1/segments").json()

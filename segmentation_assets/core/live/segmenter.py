@@ -21,7 +21,7 @@ from segmentation_assets.core.live.change import has_changed, remember
 from segmentation_assets.core.live.events import Event
 from segmentation_assets.core.live.features import Prices, live_features
 from segmentation_assets.core.live.model import LiveModel
-from segmentation_assets.core.live.state import APPLIED, CLICKED, CONVERTED, DUPLICATE, UserState, apply
+from segmentation_assets.core.live.state import APPLIED, CLICKED, CONVERTED, DUPLICATE, SEARCHED, UserState, apply
 from segmentation_assets.core.taxonomy import OTHER
 from segmentation_assets.core.users.clustering import NOISE, assign
 from segmentation_assets.core.users.preprocessing import transform
@@ -125,7 +125,7 @@ class Segmenter:
         unknown = [query for query in dict.fromkeys(queries) if query not in self._clusters]
         if unknown:
             if len(self._clusters) > REMEMBERED_QUERIES:
-                self._clusters.clear()
+                self._clusters = {}  # another one: somebody may be using what was given before
                 return self.clusters_of(queries)
             labels, _ = self.model.queries.predict(unknown)
             self._clusters.update(zip(unknown, labels.tolist(), strict=True))
@@ -174,7 +174,7 @@ class Segmenter:
             else:
                 outcome.late.append(place)
         outcome.touched = list(last)
-        self._segment(last, searched, states, outcome)
+        self._segment(last, searched, states, clusters, outcome)
         return outcome
 
     def _segment(
@@ -182,6 +182,7 @@ class Segmenter:
         last: Mapping[str, Event],
         searched: Mapping[str, Event],
         states: Mapping[str, UserState],
+        clusters: Mapping[str, int],
         outcome: Outcome,
     ) -> None:
         before: dict[str, tuple[str, int]] = {}
@@ -194,7 +195,7 @@ class Segmenter:
             segment = self.dominant(state)
             if segment != state.segment:
                 state.before = _before(state) if state.segment else [0, 0, 0]
-                state.segment, state.since = segment, event.timestamp
+                state.segment, state.since = segment, searched.get(user, event).timestamp
             if state.model != version or has_changed(state, bound):
                 moved.append(user)
         if moved:
@@ -209,7 +210,7 @@ class Segmenter:
             outcome.changes.append(
                 Change(
                     user_id=user,
-                    at=last[user].timestamp,
+                    at=last[user].timestamp if state.segment == segment else state.since,
                     segment=state.segment,
                     previous=segment,
                     cluster=state.cluster,
@@ -218,7 +219,7 @@ class Segmenter:
                     model=version,
                     session_id=None if search is None else search.session_id or search.event_id,
                     search_query=query,
-                    session_segment=None if query is None else self.segment_of(self._clusters[query]),
+                    session_segment=None if query is None else self.segment_of(clusters[query]),
                     session_at=None if search is None else search.timestamp,
                 )
             )
@@ -316,6 +317,8 @@ class Segmenter:
 def _before(state: UserState) -> list[int]:
     """Sessions, and those with a click and with a purchase, but for the latest one, which brought the change."""
     flags = state.recent_sessions[-1][4] if state.recent_sessions else 0
+    if not flags & SEARCHED:  # of a visit whose search nobody saw, nothing was counted
+        flags = 0
     clicked, converted = bool(flags & CLICKED), bool(flags & CONVERTED)
     return [state.sessions - 1, state.clicked - clicked, state.converted - converted]
 

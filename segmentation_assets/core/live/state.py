@@ -32,6 +32,9 @@ KEPT_NAMES = 64
 MONEY = 1_000_000
 """Money and price ranks are kept in millionths: sums of whole numbers do not depend on their order."""
 
+LARGEST_SPEND = 2**62
+"""Millionths. More is not told apart, nor could it be written, whatever prices and quantities somebody sends."""
+
 LONGEST_LATENESS = 2 * 86_400_000
 """Milliseconds. As many days are remembered as an event can be late."""
 
@@ -380,7 +383,8 @@ def _purchase(state: UserState, event: Event, at: int) -> None:
         if len(state.recent_orders) >= KEPT_ORDERS:
             del state.recent_orders[next(iter(state.recent_orders))]
     if event.price is not None:
-        state.spend += round(event.price * (1.0 if event.quantity is None else event.quantity) * MONEY)
+        paid = round(event.price * (1.0 if event.quantity is None else event.quantity) * MONEY)
+        state.spend = min(state.spend + paid, LARGEST_SPEND)
     if priced and not before:
         state.priced_orders += 1
     state.recent_orders[order] = int(priced or before)

@@ -229,7 +229,7 @@ _PASSING = ("Server unavailable", "Server busy")
 
 
 class MqttSink:
-    """Records to MQTT with QoS 1, in their order. Version 3.1.1 has no keys, which are left out; headers: ``with_headers``.
+    """Records to MQTT with QoS 1, in their order. Keys are left out; for headers see ``with_headers``.
 
     Args:
         url: see ``MqttSource``.

@@ -1,6 +1,7 @@
 """The stream's segments are those of the batch side, whatever the order and however often events come."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segmentation_assets.core.live import segmenter as segmenter_module
 from segmentation_assets.core.live.change import GROUPS, behaviour_change, has_changed, remember
 from segmentation_assets.core.live.events import Event, events_of_session
 from segmentation_assets.core.live.features import Prices, live_features
@@ -16,6 +18,7 @@ from segmentation_assets.core.live.segmenter import Segmenter
 from segmentation_assets.core.live.state import (
     APPLIED,
     DUPLICATE,
+    LARGEST_SPEND,
     LATE,
     UnreadableStateError,
     UserState,
@@ -249,3 +252,51 @@ def test_prices_are_ranked_as_the_batch_side_ranks_them() -> None:
     assert prices.level(None, 3.0) == -1
     assert prices.level("a", None) == -1
     assert (prices.level("a", 0.5), prices.level("a", 7.0)) == (0.0, 1.0)
+
+
+def by_segment(segmenter: Segmenter) -> dict[str, str]:
+    """Segment to a query of it."""
+    queries = small().sessions.table["search_query"].unique().to_pylist()
+    clusters = segmenter.clusters_of(queries)
+    return {segmenter.segment_of(clusters[query]): query for query in queries}
+
+
+def test_queries_may_be_forgotten_in_the_midst_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter_module, "REMEMBERED_QUERIES", 3)
+    states: dict[str, UserState] = {}
+    earlier = Segmenter(replace(small().model, version="earlier"), HOUR, 0.2)
+    earlier.process([Event("0", "old", "search", END, search_query="nobody else asks for it")], states)
+    queries = small().sessions.table["search_query"].unique().to_pylist()[:5]
+    events = [Event(f"n{n}", f"new{n}", "search", END, search_query=query) for n, query in enumerate(queries)]
+    events.insert(3, Event("1", "old", "view", END + 1))  # its query is of another model, and looked up again
+    outcome = Segmenter(small().model, HOUR, 0.2).process(events, states)
+    assert outcome.applied == 6
+    assert all(states[f"new{n}"].segment for n in range(5))
+
+
+def test_a_user_is_in_a_segment_since_the_search_that_did_it_and_not_since_what_came_with_it() -> None:
+    segmenter = Segmenter(small().model, HOUR, 0.2)
+    states: dict[str, UserState] = {}
+    search = Event("1", "u", "search", END, session_id="s", search_query=next(iter(by_segment(segmenter).values())))
+    for after in (Event("2", "u", "click", END + 9_000, "s"), Event("3", "u", "view", END - 9_000, "s")):
+        states.clear()
+        outcome = segmenter.process([search, after], states)
+        assert (states["u"].since, outcome.changes[0].at) == (END, END)
+
+
+def test_a_click_of_a_visit_whose_search_was_not_seen_takes_nothing_from_those_before() -> None:
+    segmenter = Segmenter(small().model, HOUR, 0.2)
+    one, other = list(by_segment(segmenter).values())[:2]
+    states: dict[str, UserState] = {}
+    segmenter.process([Event("1", "u", "search", END, "a", one)], states)
+    searches = [Event(f"b{n}", "u", "search", END + n, f"b{n}", other) for n in (1, 2)]
+    segmenter.process([*searches, Event("3", "u", "click", END + 3, "c")], states)
+    assert states["u"].before == [2, 0, 0]
+
+
+def test_no_price_is_so_high_that_a_state_cannot_be_written() -> None:
+    state = UserState()
+    for number in range(30):
+        apply(state, Event(str(number), "u", "purchase", END, price=1e9, quantity=1e9), HOUR)
+    assert decode(encode(state)) == state
+    assert (state.orders, state.spend) == (1, LARGEST_SPEND)

@@ -219,6 +219,47 @@ def test_a_position_that_is_no_longer_there_is_counted_and_reading_goes_on(
     assert [position for _, position, _ in reader.read] == list(range(10))
 
 
+def test_a_lost_position_of_one_partition_does_not_take_another_back(servers: str, topic: str, sink: KafkaSink) -> None:
+    sink.send(topic, [("k", str(i).encode(), {}) for i in range(2000)])
+    full = Reader(servers, topic, "g1")
+    full.until(lambda: len(full.read) >= 1)
+    read = full.read[0][0]
+    full.source.close()
+    wrong = {f"{topic}/{number}": "1000000" for number in range(3)} | {read: "0"}
+    source, positions = KafkaSource(servers, topic, "g2"), list[int | str]()
+    source.start(wrong.get, lambda _: None)
+
+    def poll() -> None:
+        # not as soon as there is any: so that what was lost is told among the records of the other partition
+        time.sleep(0.3)
+        for records in source.poll(700, 0.1):
+            positions.extend(records.positions)
+
+    until(lambda: source.lost_positions == 2 and len(positions) >= 2000, poll)
+    poll()
+    source.close()
+    assert positions == list(range(2000))
+
+
+def test_what_is_acknowledged_while_partitions_are_given_up_is_told_to_the_broker(
+    servers: str, topic: str, sink: KafkaSink
+) -> None:
+    sink.send(topic, some(50))
+    source, read = KafkaSource(servers, topic, "g1"), list[Records]()
+
+    def give_up(_: str) -> None:
+        for records in read:
+            source.acknowledge(records)
+
+    source.start(lambda _: None, give_up)
+    until(
+        lambda: sum(len(records.values) for records in read) >= 50,
+        lambda: read.extend(source.poll(100, 0.2)),
+    )
+    source.close()
+    assert sum(committed(servers, topic, "g1").values()) == 50
+
+
 def test_the_lag_is_what_was_not_read_yet(servers: str, topic: str, sink: KafkaSink) -> None:
     sink.send(topic, some(60))
     reader = Reader(servers, topic, "g1")
