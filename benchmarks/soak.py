@@ -23,7 +23,7 @@ import psutil
 from benchmarks.stream import PARTITIONS, _configure, _start
 from segmentation_assets.core.live.events import encode, events_of_session
 from segmentation_assets.io.live_models import publish
-from segmentation_assets.io.live_store import open_store
+from segmentation_assets.io.live_store import StateStore, open_store
 from segmentation_assets.io.streams.kafka import ensure_topic
 from segmentation_assets.local.kafka import LocalKafka
 from segmentation_assets.local.redis import LocalRedis
@@ -92,44 +92,58 @@ def _soak(data: DataDir, kafka: str, redis: str, redis_pid: int, most: int, user
     rounds = most // len(events) + 1
     start = round(time.time() * 1000) - rounds * span - events[0].timestamp
     child = _start(data, kafka, redis, settings)
-    process = psutil.Process(child.pid)
-    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 20, "queue.buffering.max.messages": 500_000})
-    sent, readings, began = 0, list[int](), time.perf_counter()
-    whose = set()
-    while sent < most:
-        lap, place = divmod(sent, len(events))
-        event = events[place]
-        own, user, at = event.event_id, event.user_id, event.timestamp
-        event.event_id, event.user_id = f"{own}-{lap}", f"{user}-{lap % variants}"
-        event.timestamp = at + start + lap * span
-        while True:
-            try:
-                producer.produce(TOPIC, encode(event), event.user_id)
-                break
-            except BufferError:
-                producer.poll(0.05)
-        whose.add(event.user_id)
-        event.event_id, event.user_id, event.timestamp = own, user, at
-        sent += 1
-        if sent % 1_000 == 0:
-            producer.poll(0)
-        if sent % 20_000 == 0:
-            while sent - store.totals().get("events", 0) > AHEAD:
-                producer.poll(0.1)
-        if sent % (most // READINGS) == 0:
-            readings.append(process.memory_info().rss // 1_000_000)
-            print(f"{sent:,} sent, {readings[-1]} MB", file=sys.stderr)
-    producer.flush()
-    while store.totals().get("events", 0) < most:
-        time.sleep(0.2)
-    seconds = time.perf_counter() - began
-    child.terminate()
-    child.wait()
+    try:
+        process = psutil.Process(child.pid)
+        producer = Producer(
+            {
+                "bootstrap.servers": kafka,
+                "linger.ms": 20,
+                "queue.buffering.max.messages": 500_000,
+                "enable.idempotence": True,  # what is sent again must not come after what follows
+            }
+        )
+        sent, readings, began = 0, list[int](), time.perf_counter()
+        whose = set()
+        while sent < most:
+            lap, place = divmod(sent, len(events))
+            event = events[place]
+            own, user, at = event.event_id, event.user_id, event.timestamp
+            event.event_id, event.user_id = f"{own}-{lap}", f"{user}-{lap % variants}"
+            event.timestamp = at + start + lap * span
+            while True:
+                try:
+                    producer.produce(TOPIC, encode(event), event.user_id)
+                    break
+                except BufferError:
+                    producer.poll(0.05)
+            whose.add(event.user_id)
+            event.event_id, event.user_id, event.timestamp = own, user, at
+            sent += 1
+            if sent % 1_000 == 0:
+                producer.poll(0)
+            if sent % 20_000 == 0:
+                while sent - _done(store) > AHEAD:
+                    producer.poll(0.1)
+            if sent % (most // READINGS) == 0:
+                readings.append(process.memory_info().rss // 1_000_000)
+                print(f"{sent:,} sent, {readings[-1]} MB", file=sys.stderr)
+        producer.flush()
+        while _done(store) < most:
+            time.sleep(0.2)
+        seconds = time.perf_counter() - began
+    finally:
+        child.terminate()
+        child.wait()
     quarter = len(readings) // 4
     growth = fmean(readings[-quarter:]) / fmean(readings[-2 * quarter : -quarter]) - 1
     return Figures(
         sent, len(whose), most / seconds, readings, growth, psutil.Process(redis_pid).memory_info().rss // 1_000_000
     )
+
+
+def _done(store: StateStore) -> int:
+    totals = store.totals()
+    return sum(totals.get(name, 0) for name in ("events", "duplicates", "dead"))
 
 
 if __name__ == "__main__":

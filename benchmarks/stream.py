@@ -181,7 +181,14 @@ def _forget(redis_url: str) -> None:
 def _produce(kafka: str, topic: str, records: list[tuple[str, bytes]]) -> None:
     from confluent_kafka import Producer
 
-    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka,
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1_000_000,
+            "enable.idempotence": True,  # what is sent again must not come after what follows
+        }
+    )
     for key, value in records:
         producer.produce(topic, value, key)
         producer.poll(0)
