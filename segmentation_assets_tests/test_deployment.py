@@ -321,12 +321,12 @@ class TestPrivileges:
         (importing,) = api_keys["import"]["role_descriptors"].values()
         assert [entry["names"] for entry in importing["indices"]] == [["user_sessions", "user_sessions_rejected"]]
 
-    def test_the_stream_only_writes_documents_and_the_api_only_reads_profiles(self) -> None:
+    def test_the_stream_changes_documents_and_no_index_and_the_api_only_reads_profiles(self) -> None:
         (streaming,) = api_keys["stream"]["role_descriptors"].values()
         (serving,) = api_keys["serve"]["role_descriptors"].values()
         assert streaming["cluster"] == serving["cluster"] == ["monitor"]
         (published,) = streaming["indices"]
-        assert published["privileges"] == ["view_index_metadata", "write"]
+        assert published["privileges"] == ["read", "view_index_metadata", "write"]
         assert not [name for name in published["names"] if name.startswith("user_sessions")]
         assert serving["indices"] == [{"names": ["user_profiles", "user_profiles-*"], "privileges": ["read"]}]
 

@@ -4,8 +4,8 @@ What belongs here: Server-sent events and where they go on. What does not: readi
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Annotated
 
 import msgspec
@@ -58,7 +58,7 @@ def routes(service: Service) -> APIRouter:
         service.hub.require_room()
         await service.hub.newest()  # while a problem can still be said
         service.hub.require_room()
-        return _Stream(_told(service, last), 200, {"X-Accel-Buffering": "no"}, "text/event-stream")
+        return _Stream(_told(service, last))
 
     return router
 
@@ -66,16 +66,21 @@ def routes(service: Service) -> APIRouter:
 class _Stream(StreamingResponse):
     """Ends where a client takes nothing any more: it would hold a place for as long as it likes."""
 
+    def __init__(self, told: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(told, 200, {"X-Accel-Buffering": "no"}, "text/event-stream")
+        self._told = told
+
     async def stream_response(self, send: Send) -> None:
         async def within(message: Message) -> None:
             async with asyncio.timeout(SEND_SECONDS):
                 await send(message)
 
-        with suppress(TimeoutError):
-            await super().stream_response(within)
+        async with aclosing(self._told):  # the place is given up now, not when somebody tidies up
+            with suppress(TimeoutError):
+                await super().stream_response(within)
 
 
-async def _told(service: Service, last: str | None) -> AsyncIterator[bytes]:
+async def _told(service: Service, last: str | None) -> AsyncGenerator[bytes, None]:
     try:
         async with service.hub.listening() as listener:
             yield f"retry: {RETRY_SECONDS * 1000}\n: listening\n\n".encode()

@@ -18,6 +18,7 @@ from segmentation_assets.core.settings import Settings
 from segmentation_assets.errors import SegmentsError
 from segmentation_assets.io import bulk
 from segmentation_assets.io.live_store import StateStore, StoredChange
+from segmentation_assets.io.publishing import published_state
 from segmentation_assets.io.streams.base import Sink
 
 BATCH = 1_000
@@ -169,6 +170,8 @@ def to_elasticsearch(client: Elasticsearch, settings: Settings) -> Deliver:
 
 
 def _write(client: Elasticsearch, alias: str, lines: dict[str, bytes]) -> None:
-    if not lines or not client.indices.exists_alias(name=alias):
+    published = published_state(client, alias) if lines else None
+    if published is None:
         return
-    bulk.write(client, alias, bulk.in_batches(lines.items()), on_batch=lambda batch, results: None)
+    # The index itself: nothing can be written through an alias of ours, so that nobody does so by mistake.
+    bulk.write(client, published.index, bulk.in_batches(lines.items()), on_batch=lambda batch, results: None)

@@ -1,9 +1,10 @@
 """Changes as Server-sent events, over a real connection."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import httpx

@@ -52,11 +52,12 @@ def has_changed(state: UserState, bound: float) -> bool:
     if not then:
         return True
     sessions = state.sessions
-    if sessions - then[0] > bound * sessions:  # counts only rise
+    if _relative(sessions, then[0]) > bound:
         return True
-    if _relative(state.clicks, then[1]) + _relative(state.views, then[2]) > 2 * bound:
+    if (_relative(state.clicks, then[1]) + _relative(state.views, then[2])) / 2 > bound:
         return True
-    if _relative(state.carts, then[3]) + _relative(state.orders, then[4]) + _relative(state.spend, then[5]) > 3 * bound:
+    orders, spend = _relative(state.orders, then[4]), _relative(state.spend, then[5])
+    if (_relative(state.carts, then[3]) + orders + spend) / 3 > bound:
         return True
     if sessions != then[0]:
         now = {cluster: found[0] for cluster, found in state.interests.items()}

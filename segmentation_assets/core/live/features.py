@@ -66,13 +66,14 @@ def live_features(
                 s.level,
                 s.timed,
                 s.duration,
+                s.visits,
             )
             for s in states
         ],
         dtype=np.float64,
-    ).reshape(n, 18)
+    ).reshape(n, 19)
     sessions, searches, days, first, latest, clicks, clicked, converted, views, unbought = counts[:, :10].T
-    carts, orders, priced_orders, spend, priced, level, timed, duration = counts[:, 10:].T
+    carts, orders, priced_orders, spend, priced, level, timed, duration, visits = counts[:, 10:].T
     until = np.array([s.latest for s in states], np.float64) if end is None else np.full(n, float(end))
     tenure, recency = (until - first) / _DAY, (until - latest) / _DAY
     money = spend / MONEY
@@ -86,7 +87,7 @@ def live_features(
         "tenure_days": tenure,
         "session_duration": _divided(duration / 1000, timed),
         "clicks": clicks,
-        "click_through": _divided(clicked, sessions),
+        "click_through": _divided(clicked, visits),
         "views": views,
         "views_without_purchase": unbought,
         "add_to_carts": carts,
@@ -94,7 +95,7 @@ def live_features(
         "purchases_per_month": orders / np.maximum(tenure / _MONTH, 1),
         "spend": money,
         "average_spend": _divided(money, priced_orders),
-        "conversion": _divided(converted, sessions),
+        "conversion": _divided(converted, visits),
         "price_level": _divided(level / MONEY, priced),
     }
     wanted = list(columns)

@@ -246,9 +246,9 @@ def engagement(states: Sequence[UserState]) -> list[Engagement]:
     """What users do, by the segment that they are in, those with the most users first."""
     sums: dict[str, list[int]] = {}
     for state in states:
-        if state.segment and state.sessions:
+        if state.segment and state.visits:
             found = sums.setdefault(state.segment, [0, 0, 0, 0])
-            for place, number in enumerate((1, state.sessions, state.clicked, state.converted)):
+            for place, number in enumerate((1, state.visits, state.clicked, state.converted)):
                 found[place] += number
     return [
         Engagement(segment, users, sessions, clicked / sessions, converted / sessions)
@@ -265,7 +265,7 @@ def shifts(states: Sequence[UserState]) -> list[Shift]:
         if len(state.before) != 3 or not state.segment:
             continue
         before = state.before[0]
-        after = state.sessions - before
+        after = state.visits - before
         if before < 1 or after < 1:
             continue
         clicked, converted = min(state.before[1], before), min(state.before[2], before)

@@ -315,12 +315,15 @@ class Segmenter:
 
 
 def _before(state: UserState) -> list[int]:
-    """Sessions, and those with a click and with a purchase, but for the latest one, which brought the change."""
-    flags = state.recent_sessions[-1][4] if state.recent_sessions else 0
-    if not flags & SEARCHED:  # of a visit whose search nobody saw, nothing was counted
-        flags = 0
-    clicked, converted = bool(flags & CLICKED), bool(flags & CONVERTED)
-    return [state.sessions - 1, state.clicked - clicked, state.converted - converted]
+    """Visits, and those with a click and with a purchase, but for the latest one, which brought the change.
+
+    As of the end of the step: where a step has several visits of a user, as when stored sessions are replayed at a
+    great speed-up, all but the last of them count as before.
+    """
+    # Of a visit whose search nobody saw, nothing was counted.
+    flags = next((session[4] for session in reversed(state.recent_sessions) if session[4] & SEARCHED), 0)
+    visit, clicked, converted = bool(flags & SEARCHED), bool(flags & CLICKED), bool(flags & CONVERTED)
+    return [state.visits - visit, state.clicked - clicked, state.converted - converted]
 
 
 def _add(interests: dict[int, list[int]], cluster: int, sessions: int, latest: int) -> None:

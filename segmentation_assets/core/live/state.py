@@ -25,18 +25,18 @@ KEPT_PRODUCTS = 32
 KEPT_ORDERS = 16
 KEPT_QUERIES = 8
 KEPT_DAYS = 4
-KEPT_EVENTS = 4_096
+KEPT_EVENTS = 4_096  # within the lateness allowed; of a user who has more, the oldest of them can count twice
 KEPT_NAMES = 64
 """Of categories, devices, countries and regions each; a user who has more is told by these."""
+
+PAUSE = 1_800_000
+"""Milliseconds without an event after which what comes without a session_id is of no session any more."""
 
 MONEY = 1_000_000
 """Money and price ranks are kept in millionths: sums of whole numbers do not depend on their order."""
 
 LARGEST_SPEND = 2**62
 """Millionths. More is not told apart, nor could it be written, whatever prices and quantities somebody sends."""
-
-LONGEST_LATENESS = 2 * 86_400_000
-"""Milliseconds. As many days are remembered as an event can be late."""
 
 _DAY = 86_400_000
 _HOUR = 3_600_000
@@ -59,13 +59,14 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
         latest_session: the latest.
         events: applied.
         sessions: search sessions: searches with a query.
+        visits: different session_ids among them; fewer where a visit has several searches.
         searches: all search events.
         impressions: what was shown.
         views: of products; likewise clicks, carts.
         clicks: see views.
         carts: see views.
-        clicked: sessions with a click.
-        converted: sessions with a purchase.
+        clicked: visits with a click.
+        converted: visits with a purchase.
         orders: purchases of one transaction are one.
         priced_orders: those with a price.
         spend: millionths of the shop's money.
@@ -90,7 +91,7 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
         seen: digest of event id to its moment, of those that are not too late to come again.
         segment: the dominant segment; empty before the first session.
         since: when it came to be that, by the event that did it.
-        before: [sessions, clicked, converted] before the session that did it; zeros for a first segment.
+        before: [visits, clicked, converted] before the session that did it; zeros for a first segment.
         cluster: of behaviour; -1 for none, -2 before it was ever looked for.
         confidence: in it, 0..1.
         model: version of the model that segment and cluster are of.
@@ -108,6 +109,7 @@ class UserState(msgspec.Struct, array_like=True, gc=False):
     latest_session: int = 0
     events: int = 0
     sessions: int = 0
+    visits: int = 0
     searches: int = 0
     impressions: int = 0
     views: int = 0
@@ -304,21 +306,24 @@ def _open_session(state: UserState, event: Event, at: int, cluster: int) -> None
 
 
 def _touch(state: UserState, event: Event, at: int, flag: int) -> None:
-    """Note what happened in a session; without an id it is the user's latest one."""
+    """Note what happened in a session; without an id it is the one that goes on at that time, if any."""
     sessions = state.recent_sessions
     found = None
     if event.session_id is not None:
         key = recent_digest(event.session_id)
-        for session in reversed(sessions):
-            if session[0] == key:
-                found = session
+        for place in range(len(sessions) - 1, -1, -1):
+            if sessions[place][0] == key:
+                found = sessions[place]
+                if place < len(sessions) - 1:  # to the end of the line: what nothing happens in goes first
+                    del sessions[place]
+                    sessions.append(found)
                 break
     elif flag == SEARCHED:  # a session of its own
         key = digest(event.event_id)
-    elif sessions:
-        key, found = 0, sessions[-1]
     else:
-        return
+        key, found = 0, _going_on(sessions, at)
+        if found is None:
+            return
     if found is None:
         found = [key, at, at, -1, 0]
         sessions.append(found)
@@ -331,7 +336,7 @@ def _touch(state: UserState, event: Event, at: int, flag: int) -> None:
         elif at > found[2]:
             found[2] = at
         if event.duration is not None:
-            found[3] = round(event.duration * 1000)
+            found[3] = max(found[3], round(event.duration * 1000))
         now = _duration(found)
         if now != known:
             state.timed += known < 0
@@ -343,8 +348,18 @@ def _touch(state: UserState, event: Event, at: int, flag: int) -> None:
         if flags & SEARCHED:
             if not before & SEARCHED:
                 before = 0
+                state.visits += 1
             state.clicked += bool(flags & CLICKED) - bool(before & CLICKED)
             state.converted += bool(flags & CONVERTED) - bool(before & CONVERTED)
+
+
+def _going_on(sessions: list[list[int]], at: int) -> list[int] | None:
+    """Of the sessions that began by then and ended no longer ago than a session may pause, the one begun last."""
+    found = None
+    for session in sessions:
+        if session[1] <= at <= session[2] + PAUSE and (found is None or session[1:] > found[1:]):
+            found = session
+    return found
 
 
 def _duration(session: list[int]) -> int:
