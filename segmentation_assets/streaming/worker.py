@@ -42,6 +42,9 @@ REPORT_SECONDS = 1.0
 POLL_SECONDS = 0.02
 """How long nothing has to come for what was written to be acknowledged without the next step."""
 
+JOIN_SECONDS = 15.0
+"""How long a worker that is to end when nothing comes waits for something to read: a group takes seconds to form."""
+
 SHORTEST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds between two tries of something that fails, twice as many after each."""
 
@@ -152,6 +155,7 @@ class Worker:
         self._flight: _Flight | None = None
         self._unwritten: list[_Step] = []
         self._failures = 0
+        self._idle_since = 0.0
         self._refused: tuple[str, int] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
@@ -179,14 +183,14 @@ class Worker:
         # time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 100)
-        idle_since = time.monotonic()
+        self._idle_since = time.monotonic()
         try:
             self._source.start(self._assigned, self._revoked)
             while not self._stop.is_set():
                 self._between_steps()
                 polled = self._source.poll(self._settings.batch_events, POLL_SECONDS)
                 if polled:
-                    idle_since = time.monotonic()
+                    self._idle_since = time.monotonic()
                 if self._unwritten:
                     steps, self._unwritten = [*self._unwritten, self._step_of(polled)], []
                     self._try_again(steps)
@@ -195,8 +199,10 @@ class Worker:
                     self._take_on(polled)
                     continue
                 self._settle()
-                if until_idle_seconds is not None and time.monotonic() - idle_since > until_idle_seconds:
-                    break
+                if until_idle_seconds is not None:
+                    least = until_idle_seconds if self._claims else max(until_idle_seconds, JOIN_SECONDS)
+                    if time.monotonic() - self._idle_since > least:
+                        break
         finally:
             self._settle()
             gc.unfreeze()
@@ -458,6 +464,7 @@ class Worker:
                 self._pause()
                 continue
             self._claims[partition] = claim
+            self._idle_since = time.monotonic()
             _log.info("reading %s from %s", partition, claim.position or "the beginning")
             return claim.position
         return None

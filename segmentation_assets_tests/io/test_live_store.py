@@ -422,6 +422,33 @@ def test_bytes_are_kept_under_a_name(store: StateStore) -> None:
     assert store.kept("clusters") == b"\x00\xff"
 
 
+def test_what_is_kept_for_a_time_is_gone_after_it(store: StateStore) -> None:
+    store.keep("clusters", b"1", 0.2)
+    store.keep("others", b"2")
+    assert store.kept("clusters") == b"1"
+    eventually(lambda: store.kept("clusters") is None)
+    assert store.kept("others") == b"2"
+
+
+def test_tidying_comes_round_to_everybody(store: StateStore) -> None:
+    """More than Redis keeps in one small piece, so that one call looks at a part only."""
+    claim = store.claim("events/0")
+    users = [f"user{number}" for number in range(900)]
+    gone, here = users[:600], users[600:]
+    for some, seconds in ((gone, 1), (here, 600)):
+        states = {user: state(1, "a") for user in some}
+        store.commit(Commit([(claim, None)], states, [change(user, "a") for user in some], keep_seconds=seconds))
+    assert store.sizes() == {"a": 900}
+    eventually(lambda: not store.load(gone))
+    found = 0
+    for _ in range(100):
+        found += store.tidy(50)
+        if found == 600:
+            break
+    assert (found, store.sizes()) == (600, {"a": 300})
+    assert all_members(store, "a", 100) == sorted(here)
+
+
 def test_a_store_that_is_there_answers(store: StateStore) -> None:
     assert store.ping()
 

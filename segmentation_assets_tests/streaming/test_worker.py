@@ -515,7 +515,7 @@ def test_without_a_store_there_is_no_start_either(batch: Batch) -> None:
         run(ScriptedSource({"p/0": []}), Away(MemoryStore()))
 
 
-# --- clusters that go on learning --------------------------------------------------------------------------------------
+# --- clusters that go on learning -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["kmeans", "clustream", "hdbscan"])

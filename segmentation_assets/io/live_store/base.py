@@ -170,6 +170,12 @@ class StateStore(Protocol):
     def totals(self) -> dict[str, int]:
         """``Commit.counts``, added up since ever."""
 
+    def tidy(self, users: int) -> int:
+        """Look at about so many members of each segment, and take out whose state was forgotten; how many those were.
+
+        Called now and then, it comes round to everybody: then ``sizes`` does not count users who are gone.
+        """
+
     def sample(self, users: int) -> list[StoredState]:
         """So many users, taken evenly over all; all where there are fewer."""
 
@@ -186,8 +192,8 @@ class StateStore(Protocol):
 
     # --- what else a worker keeps ------------------------------------------------------------------------------------
 
-    def keep(self, name: str, data: bytes) -> None:
-        """Keep some bytes under a name, such as clusters that go on learning."""
+    def keep(self, name: str, data: bytes, seconds: float | None = None) -> None:
+        """Keep some bytes under a name, for so long, such as clusters that go on learning."""
 
     def kept(self, name: str) -> bytes | None:
         """Them."""

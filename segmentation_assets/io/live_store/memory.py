@@ -4,6 +4,7 @@ What belongs here: the contract kept with dictionaries and a lock. What does not
 States are kept as bytes, so that nobody changes them but by a commit.
 """
 
+import math
 import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -73,7 +74,7 @@ class MemoryStore:
         self._workers: dict[str, tuple[float, bytes]] = {}
         self._cursors: dict[str, tuple[str, float]] = {}
         self._locks: dict[str, tuple[str, float]] = {}
-        self._kept: dict[str, bytes] = {}
+        self._kept: dict[str, tuple[bytes, float]] = {}
         self._random = Random()  # noqa: S311  # draws a sample, keeps no secret
 
     # --- a worker's side
@@ -223,6 +224,16 @@ class MemoryStore:
                     return found, None
                 after = some[-1]
 
+    def tidy(self, users: int) -> int:
+        """See ``StateStore``. Looks at everybody: here that costs little."""
+        with self._condition:
+            gone = 0
+            for members in self._segments.values():
+                absent = [user for user in members if self._held(user) is None]
+                members.difference_update(absent)
+                gone += len(absent)
+            return gone
+
     def sizes(self) -> dict[str, int]:
         """See ``StateStore``."""
         with self._condition:
@@ -285,15 +296,16 @@ class MemoryStore:
 
     # --- what else a worker keeps
 
-    def keep(self, name: str, data: bytes) -> None:
+    def keep(self, name: str, data: bytes, seconds: float | None = None) -> None:
         """See ``StateStore``."""
         with self._condition:
-            self._kept[name] = data
+            self._kept[name] = data, math.inf if seconds is None else time.monotonic() + seconds
 
     def kept(self, name: str) -> bytes | None:
         """See ``StateStore``."""
         with self._condition:
-            return self._kept.get(name)
+            data, until = self._kept.get(name, (None, 0.0))
+            return data if until > time.monotonic() else None
 
     # --- told on
 

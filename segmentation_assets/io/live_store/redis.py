@@ -11,7 +11,7 @@ their ids.
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from struct import Struct, pack
 from typing import Any, cast
@@ -34,6 +34,7 @@ from segmentation_assets.io.live_store.base import (
 )
 from segmentation_assets.io.live_store.rules import (
     KEPT_CHANGES,
+    MOST_CHANGES,
     POPULAR_SECONDS,
     SINK_SECONDS,
     UNREADABLE,
@@ -55,6 +56,9 @@ _ITEM = Struct(">BIQQH")
 
 _CHUNK = 2_000
 """Keys that are asked for at a time: the server does nothing else meanwhile."""
+
+_MODEL_HEAD = 10
+"""Bytes of a stored model that say when it was published."""
 
 _TRIM_STEP = 5_000
 """Changes that are forgotten at a time."""
@@ -113,7 +117,10 @@ local keep = ARGV[3]
 for i = 1, #states, 2 do call('SET', states[i], states[i + 1], 'PX', keep) end
 local changes = #ARGV - 6
 for i = 1, changes do call('XADD', KEYS[2], '*', 'c', ARGV[i + 5]) end
-if changes > 0 and call('EXISTS', KEYS[4]) == 0 then call('XTRIM', KEYS[2], 'MAXLEN', '~', ARGV[5]) end
+if changes > 0 then
+  local most = call('EXISTS', KEYS[4]) == 0 and ARGV[5] or rest[6]
+  call('XTRIM', KEYS[2], 'MAXLEN', '~', most)
+end
 for _, hour in ipairs(popular) do
   local key, found = hour[1], hour[2]
   for i = 1, #found, 2 do call('ZINCRBY', key, found[i], found[i + 1]) end
@@ -129,7 +136,7 @@ return {}
 ARGV: the rest as MessagePack, expected sequences (8 bytes each), milliseconds to keep, what the keys of segments begin
 with, how many changes are kept while there is no sink, changes .., [key, value ..] of the states as MessagePack.
 The rest: [place, user, segment] of who moves, [key, [weight, product ..]], [name, count ..], [token, position] of each
-claim, seconds that products are known for.
+claim, seconds that products are known for, how many changes are kept at most.
 Gives the places of users whose state is another one, or -1 and the place of a claim that was taken over.
 
 Effects, not the script, are what the server writes down (the default): as one transaction, so also a server that is
@@ -326,6 +333,7 @@ class RedisStore:
         self._cursor = self._client.register_script(_CURSOR)
         self._advance = self._client.register_script(_ADVANCE)
         self._popular = self._client.register_script(_POPULAR)
+        self._tidied: dict[str, int] = {}
         self._check_version()
 
     def _check_version(self) -> None:
@@ -501,6 +509,7 @@ class RedisStore:
                 [item for count in commit.counts.items() for item in count],
                 [(str(claim.token), position or False) for claim, position in commit.positions],
                 POPULAR_SECONDS,
+                MOST_CHANGES,
             )
         )
 
@@ -535,8 +544,9 @@ class RedisStore:
         """See ``StateStore``."""
         with self._asking():
             versions = self._client.mget(self._key("model-current"), self._key("model-previous"))
-        found = [self.model(version.decode()) for version in versions if version is not None]
-        return [(record.version, record.published_at) for record in found if record is not None]
+            known = [version.decode() for version in versions if version is not None]
+            heads = [self._client.getrange(self._model_base + version, 0, _MODEL_HEAD - 1) for version in known]
+        return [(version, _published_at(head)) for version, head in zip(known, heads, strict=True) if head]
 
     def report_worker(self, worker: str, said: Mapping[str, object], keep_seconds: int = 30) -> None:
         """See ``StateStore``."""
@@ -645,6 +655,18 @@ class RedisStore:
             found = self._client.hgetall(self._key("totals"))
         return {name.decode(): int(count) for name, count in sorted(found.items())}
 
+    def tidy(self, users: int) -> int:
+        """See ``StateStore``. Goes on where the last call ended."""
+        gone = 0
+        for segment in self.sizes():
+            key, tail = self._segment_base + segment, _tail(segment)
+            with self._asking():
+                self._tidied[segment], found = self._client.zscan(key, self._tidied.get(segment, 0), count=users)
+            names = [user for user, _ in found]
+            if names:
+                gone += self._run(self._forget, [key], [tail, self._state_base, 15 + len(tail), *names])
+        return gone
+
     def sample(self, users: int) -> list[StoredState]:
         """See ``StateStore``. Of every segment a part that is as large as the segment's share of all."""
         found: dict[str, UserState] = {}
@@ -676,10 +698,10 @@ class RedisStore:
 
     # --- what else a worker keeps
 
-    def keep(self, name: str, data: bytes) -> None:
+    def keep(self, name: str, data: bytes, seconds: float | None = None) -> None:
         """See ``StateStore``."""
         with self._asking():
-            self._client.set(self._key("kept", name), data)
+            self._client.set(self._key("kept", name), data, ex=None if seconds is None else max(1, round(seconds)))
 
     def kept(self, name: str) -> bytes | None:
         """See ``StateStore``."""
@@ -716,6 +738,15 @@ class RedisStore:
         """See ``StateStore``."""
         for client in (self._client, self._writing, self._waiting):
             client.connection_pool.disconnect()
+
+
+def _published_at(head: bytes) -> int:
+    """The first of the two things in a stored model; the second one, its data, is megabytes."""
+    unpacker = msgspec.msgpack.Decoder(int)
+    for size in range(2, len(head) + 1):  # one byte says that it is a list, up to nine hold the number
+        with suppress(msgspec.MsgspecError):
+            return unpacker.decode(head[1:size])
+    raise StoreUnavailable("A model in the store cannot be read.", "Publish it: `segments stream --publish-model`.")
 
 
 def _without_secrets(address: Mapping[str, Any]) -> str:

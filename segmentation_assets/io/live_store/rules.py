@@ -13,6 +13,10 @@ KEPT_CHANGES = 10_000
 UNTOLD_CHANGES = 100_000
 """Changes, about, that are kept as long as no sink has asked for its cursor."""
 
+MOST_CHANGES = 5_000_000
+"""Changes that are kept at most, about, whoever has still to tell them on: a gigabyte or two. Beyond it the oldest are
+lost to him."""
+
 SINK_SECONDS = 7 * 86_400
 """A sink that has not been heard of for so long is gone, and holds nothing back any more."""
 

@@ -186,10 +186,10 @@ def test_a_baseline_that_cannot_be_read_is_none() -> None:
 
 def test_engagement_is_of_sessions_and_the_largest_segment_is_first() -> None:
     some = [
-        UserState(segment="a", sessions=4, clicked=1, converted=0),
-        UserState(segment="b", sessions=1, clicked=1, converted=1),
-        UserState(segment="b", sessions=3, clicked=1, converted=0),
-        UserState(segment="", sessions=0),
+        UserState(segment="a", visits=4, clicked=1, converted=0),
+        UserState(segment="b", visits=1, clicked=1, converted=1),
+        UserState(segment="b", visits=3, clicked=1, converted=0),
+        UserState(segment="", visits=0),
     ]
     first, second = health.engagement(some)
     assert (first.segment, first.users, first.sessions, first.click_through, first.conversion) == ("b", 2, 4, 0.5, 0.25)
@@ -198,9 +198,9 @@ def test_engagement_is_of_sessions_and_the_largest_segment_is_first() -> None:
 
 def test_before_and_after_are_of_users_who_changed_and_the_session_that_did_it_is_after() -> None:
     """The third session brought the change, when two had been and one of them had a click."""
-    user = UserState(segment="b", sessions=5, clicked=3, converted=1, before=[3, 1, 0])
-    first = UserState(segment="b", sessions=2, clicked=2, converted=0, before=[1, 0, 0])  # its very first segment
-    (found,) = health.shifts([user, first, UserState(segment="b", sessions=2)])
+    user = UserState(segment="b", visits=5, clicked=3, converted=1, before=[2, 1, 0])
+    first = UserState(segment="b", visits=2, clicked=2, converted=0, before=[0, 0, 0])  # its very first segment
+    (found,) = health.shifts([user, first, UserState(segment="b", visits=2)])
     assert (found.users, found.sessions_before, found.sessions_after) == (1, 2, 3)
     assert (found.click_through_before, found.click_through_after) == (0.5, pytest.approx(2 / 3))
     assert (found.conversion_before, found.conversion_after) == (0, pytest.approx(1 / 3))
