@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from segmentation_assets.io.live_store import StateStore
 
 KEYS_VARIABLE = "SEGMENTS_API_KEYS"
-REDIS_VARIABLE = "SEGMENTS_REDIS_URL"
 
 serve_app = typer.Typer(
     invoke_without_command=True, help="The API: segments and profiles of users over HTTP, while they change."
@@ -66,6 +65,7 @@ def serve(
     from segmentation_assets.serving.profiles import ProfileReader
     from segmentation_assets.serving.run import require_safe
     from segmentation_assets.serving.run import serve as listen
+    from segmentation_assets.streaming.addresses import REDIS, address_of, namespace_of
 
     known = ApiKeys.load(_key_file(keys))
     require_safe(host, known.required)
@@ -73,11 +73,11 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if not known.required:
         say("No API keys: only programs on this machine are answered. Others: segments serve new-key --help")
-    url = _store_url(data)
+    url = address_of(REDIS, data, os.environ)
     try:
-        store: StateStore = open_store(url)
+        store: StateStore = open_store(url, namespace_of(os.environ))
     except ValueError as error:
-        raise SegmentsError(f"{REDIS_VARIABLE} cannot be used: {error}.", "Write it as redis://host:6379/0.") from None
+        raise SegmentsError(f"{REDIS} cannot be used: {error}.", "Write it as redis://host:6379/0.") from None
     client = _elasticsearch(data) if settings.serve.fallback else None
     try:
         reader = None if client is None else ProfileReader(client, settings.profiles.alias)
@@ -127,26 +127,6 @@ def _require_extra() -> None:
 def _key_file(asked: Path | None) -> Path | None:
     named = asked or os.environ.get(KEYS_VARIABLE)
     return Path(named).expanduser() if named else None
-
-
-def _store_url(data: DataDir) -> str:
-    """Address of the store.
-
-    Raises:
-        SegmentsError: none is named, and none runs here.
-    """
-    named = os.environ.get(REDIS_VARIABLE)
-    if named:
-        return named
-    from segmentation_assets.local.redis import LocalRedis
-
-    found = LocalRedis(data).status()
-    if found.state != "running" or found.url is None:
-        raise SegmentsError(
-            "There is no store of live segments: no Redis is named, and none runs here.",
-            f"Run `segments services start redis`, or set {REDIS_VARIABLE}.",
-        )
-    return found.url
 
 
 def _elasticsearch(data: DataDir) -> "Elasticsearch | None":

@@ -11,6 +11,7 @@ import socket
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -32,7 +33,8 @@ SHOW_SECONDS = 10.0
 
 def stream(
     name: Annotated[
-        str | None, typer.Option(help="Name of this worker; one at a time may have it. Default: the machine's.")
+        str | None,
+        typer.Option(help="Name of this worker; a second one on a machine needs it. Default: its host's."),
     ] = None,
     publish_model: Annotated[
         bool,
@@ -73,7 +75,7 @@ def stream(
     from segmentation_assets.defs.resources import resolved_resources
     from segmentation_assets.io.live_store import open_store
     from segmentation_assets.io.streams.opening import open_sink, open_source
-    from segmentation_assets.streaming.addresses import REDIS, address_of, with_local
+    from segmentation_assets.streaming.addresses import REDIS, address_of, namespace_of, with_local
     from segmentation_assets.streaming.metrics import Metrics
     from segmentation_assets.streaming.worker import Worker
 
@@ -82,14 +84,15 @@ def stream(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
     settings = resolved_resources()[1].load()
-    worker_name = name or f"{socket.gethostname()}-{os.getpid()}"
+    worker_name = name or socket.gethostname()
     with ExitStack() as stack:
-        store = open_store(address_of(REDIS, data, os.environ))
+        store = open_store(address_of(REDIS, data, os.environ), namespace_of(os.environ))
         stack.callback(store.close)
         _have_a_model(store, data, publish_model)
         environment = with_local(settings.stream.source, data, os.environ)
-        sink = open_sink(settings.stream, environment)
+        sink, telling = open_sink(settings.stream, environment), open_sink(settings.stream, environment)
         stack.callback(sink.close)
+        stack.callback(telling.close)
         source = open_source(settings.stream, environment)
         metrics = Metrics()
         stack.callback(metrics.close)
@@ -97,7 +100,7 @@ def stream(
             port = metrics.start_http(metrics_port, metrics_host)
             say(f"metrics: http://{metrics_host}:{port}/metrics" if port else "metrics need the extra [stream]")
         worker = Worker(source, store, sink, settings.stream, worker_name, metrics)
-        tellers = _tellers(store, sink, settings, data, worker_name, elasticsearch, metrics, stack)
+        tellers = _tellers(store, telling, settings, data, f"{worker_name}-{uuid4()}", elasticsearch, metrics, stack)
         for teller in tellers:
             teller.start()
             stack.callback(teller.join, 10.0)

@@ -516,7 +516,7 @@ class StreamSettings(_Section):
     changes: str = Field("segment_changes", min_length=1, description="Topic that changes of segment are told to.")
     group: str = Field("segments", min_length=1, description="Consumer group; workers of one group share the events.")
     batch_events: int = Field(5_000, ge=1, le=100_000, description="Events at most in one step.")
-    linger_ms: int = Field(5, ge=0, le=10_000, description="Milliseconds that a step of few events waits for more (Kafka).")
+    linger_ms: int = Field(5, ge=0, le=10_000, description="Milliseconds that a step of few events waits for more.")
     lateness_minutes: float = Field(
         60.0,
         ge=0,

@@ -44,7 +44,7 @@ ENVIRONMENT = {
     },
     "io_manager": {"data_dir": HOME_VARIABLE},
     "alert": {"webhook_url": "SEGMENTS_ALERT_WEBHOOK"},
-    "state_store": {"url": "SEGMENTS_REDIS_URL", "data_dir": HOME_VARIABLE},
+    "state_store": {"url": "SEGMENTS_REDIS_URL", "namespace": "SEGMENTS_NAMESPACE", "data_dir": HOME_VARIABLE},
 }
 """resource -> field -> environment variable. A variable that is not set leaves the field at its default."""
 

@@ -14,6 +14,9 @@ from segmentation_assets.paths import DataDir
 
 KAFKA, REDIS, MQTT = "SEGMENTS_KAFKA", "SEGMENTS_REDIS_URL", "SEGMENTS_MQTT_URL"
 
+NAMESPACE = "SEGMENTS_NAMESPACE"
+"""What the keys in the state store begin with, where several installations share one."""
+
 _LOCAL: Mapping[str, type[ChildService]] = {KAFKA: LocalKafka, REDIS: LocalRedis, MQTT: LocalMqtt}
 
 
@@ -43,6 +46,11 @@ def address_of(variable: str, data: DataDir, environment: Mapping[str, str]) -> 
             f"Set {variable} to the address of yours, or start one here: segments services start {service.name}",
         )
     return status.url
+
+
+def namespace_of(environment: Mapping[str, str]) -> str:
+    """What the keys in the state store begin with."""
+    return environment.get(NAMESPACE) or "segments"
 
 
 def with_local(source: str, data: DataDir, environment: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,9 @@ from segmentation_assets.core.live.online import METHODS, OnlineClusterer, Onlin
 from segmentation_assets.core.settings import StreamSettings
 from segmentation_assets.io.live_store import StateStore, StoreUnavailable
 
+KEEP_SECONDS = 30 * 86_400.0
+"""After which clusters that no worker of that name went on with are forgotten."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -78,6 +81,6 @@ class Learner:
         file = io.BytesIO()
         np.savez(file, **self.clusters.clusterer.snapshot())  # type: ignore[arg-type]  # arrays by name
         try:
-            self._store.keep(self._key, file.getvalue())
+            self._store.keep(self._key, file.getvalue(), KEEP_SECONDS)
         except StoreUnavailable:
             _log.warning("the clusters that this worker learnt could not be kept")

@@ -9,10 +9,11 @@ knows it again. Of several workers one tells, whoever holds the lock.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import msgspec
-from elasticsearch import ApiError, Elasticsearch, TransportError
+from elasticsearch import Elasticsearch
 
 from segmentation_assets.core.settings import Settings
 from segmentation_assets.errors import SegmentsError
@@ -70,7 +71,7 @@ class Teller(threading.Thread):
         while not self._stopped.is_set():
             try:
                 told = self.tell_once()
-            except (SegmentsError, ApiError, TransportError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again: nobody else tells
                 self._say(error.problem if isinstance(error, SegmentsError) else type(error).__name__)
                 wait = min(max(wait, IDLE_SECONDS) * 2, LONGEST_WAIT)
             else:
@@ -87,16 +88,40 @@ class Teller(threading.Thread):
         Raises:
             SegmentsError, ApiError, TransportError: they could not be delivered, or the store is away.
         """
-        if not self._store.lock(f"tell:{self._place}", self._owner, LOCK_SECONDS):
+        if not self._hold():
             return 0
         found = self._store.changes(self._store.cursor(self._place), BATCH)
         self._on_waiting(len(found))
         if not found:
             return 0
-        self._deliver(found)
+        with self._holding():
+            self._deliver(found)
+        if not self._hold():  # another one tells by now, from where this one began: it will have told these as well
+            return 0
         self._store.advance(self._place, found[-1].id)
         self.told += len(found)
         return len(found)
+
+    def _hold(self) -> bool:
+        return self._store.lock(f"tell:{self._place}", self._owner, LOCK_SECONDS)
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Keep the lock while inside, however long that takes."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(LOCK_SECONDS / 3):
+                with suppress(SegmentsError):
+                    self._hold()
+
+        renewing = threading.Thread(target=renew, name=f"hold-{self._place}", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewing.join()
 
     def _say(self, problem: str) -> None:
         if self.problem != problem:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -44,6 +45,15 @@ POLL_SECONDS = 0.02
 
 JOIN_SECONDS = 15.0
 """How long a worker that is to end when nothing comes waits for something to read: a group takes seconds to form."""
+
+SAVE_SECONDS = 60.0
+"""How often clusters that go on learning are kept."""
+
+TIDIED_USERS = 200
+"""Users of each segment that are looked at with every report, whether their state is still there."""
+
+LONGEST_DEAD_LETTER = 500_000
+"""Bytes. Brokers take a megabyte, and where there are no headers the bytes grow by a third."""
 
 SHORTEST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds between two tries of something that fails, twice as many after each."""
@@ -150,6 +160,7 @@ class Worker:
         self._learner: Learner | None = None
         self._held: str | None = None
         self._model_asked = self._reported = 0.0
+        self._saved = time.monotonic()
         self._begun: float | None = None
         self._done = 0.0
         self._flight: _Flight | None = None
@@ -219,6 +230,11 @@ class Worker:
             self._reported = now
             self.metrics.lag(self._source.lag())
             self._report()
+            with suppress(StoreUnavailable):
+                self._store.tidy(TIDIED_USERS)
+        if now - self._saved > SAVE_SECONDS:
+            self._saved = now
+            self._save_learner()
 
     def _report(self) -> None:
         try:
@@ -318,7 +334,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 for partition in list(self._claims):
-                    self._claims[partition] = self._store.claim(partition)
+                    self._claims[partition] = self._store.claim(self._place(partition))
             except StoreUnavailable as error:
                 self._hold(error.problem)
                 self._report()
@@ -458,7 +474,7 @@ class Worker:
     def _assigned(self, partition: str) -> str | None:
         while not self._stop.is_set():
             try:
-                claim = self._store.claim(partition)
+                claim = self._store.claim(self._place(partition))
             except StoreUnavailable as error:
                 self._hold(error.problem)
                 self._pause()
@@ -476,6 +492,10 @@ class Worker:
         self._claims.pop(partition, None)
         self._cache.clear()  # others will change these users
         _log.info("gave up %s", partition)
+
+    def _place(self, partition: str) -> str:
+        """A partition as the store knows it: another group reads the same one at a pace of its own."""
+        return f"{self._settings.group}/{partition}"
 
     # --- the model ---------------------------------------------------------------------------------------------------
 
@@ -537,10 +557,13 @@ class Worker:
 
 
 def _dead_letter(records: Records, place: int, why: BadEvent) -> tuple[str | None, bytes, dict[str, str]]:
-    """What is delivered for an event that cannot be used: its own bytes, and beside them why and where it was."""
-    reason = str(why)
-    return (
-        f"{records.partition}:{records.positions[place]}",
-        records.values[place] or b"",
-        {"reason": reason, "partition": records.partition, "position": str(records.positions[place])},
-    )
+    """What is delivered for an event that cannot be used: its own bytes, and beside them why and where it was.
+
+    Of very many bytes only the first ones: what the broker just took from others it would not take back with headers.
+    """
+    value = records.values[place] or b""
+    headers = {"reason": str(why), "partition": records.partition, "position": str(records.positions[place])}
+    if len(value) > LONGEST_DEAD_LETTER:
+        headers["truncated"] = str(len(value))
+        value = value[:LONGEST_DEAD_LETTER]
+    return f"{records.partition}:{records.positions[place]}", value, headers

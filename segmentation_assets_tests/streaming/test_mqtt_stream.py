@@ -1,5 +1,6 @@
 """Events over MQTT: a worker is killed twice, and the end is as if it had not been."""
 
+import json
 import os
 import random
 import signal
@@ -120,11 +121,14 @@ def test_a_worker_that_is_killed_twice_leaves_every_event_counted_once(many: Bat
             assert found[user].interests == state.interests
             assert found[user].segment == state.segment
         assert store.sizes() == dict(Counter(state.segment for state in wanted.values() if state.segment))
-        set_aside: set[bytes | None] = set()
+        set_aside: set[bytes] = set()
 
         def all_set_aside() -> bool:
             for records in dead.poll(1_000, 0.1):
-                set_aside.update(records.values)
+                for value in records.values:
+                    letter = json.loads(value or b"")
+                    assert letter["headers"]["reason"] == "value: no JSON"
+                    set_aside.add(letter["value"].encode())
                 dead.acknowledge(records)
             return set_aside >= set(bad.values())
 
