@@ -497,7 +497,7 @@ class _NewIndex:
     def _unblock(self, index: str) -> None:
         try:
             self.client.indices.put_settings(index=index, settings={"index.blocks.write": None})
-        except (ApiError, TransportError) as error:  # nobody writes to it anyway
+        except (ApiError, TransportError) as error:  # only the stream would write to it, and it tries again
             _log.warning("Could not lift the write block of %s: %s", index, _brief(error))
 
     def _forget(self) -> None:
