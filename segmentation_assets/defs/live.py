@@ -7,7 +7,7 @@ No other job includes this group: who does not stream needs no store. All that s
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,17 +51,21 @@ def _now() -> int:
     owners=["team:segmentation"],
     code_version="1",
     description="The model that running streams segment by: of what readers are served, behaviour clusters where there "
-    "are some. Streams take a new one without a restart.",
+    "are some. Streams take a new one without a restart. Nothing where no stream was set up.",
+    output_required=False,
 )  # fmt: skip
 def live_model(
     context: dg.AssetExecutionContext,
     state_store: StateStoreResource,
     io_manager: dg.ResourceParam[ArtifactIOManager],
-) -> dg.MaterializeResult[Any]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     """Publish the model to the state store.
 
     What it is made of may be absent, or not of one run, so it is read where it lies instead of being an input.
     """
+    if missing := state_store.missing():  # "Materialize all" is for those without a stream as well
+        context.log.warning(missing)
+        return
     artifacts = io_manager.store
     if artifacts.marked(LABELED, SERVES) is None:
         raise ArtifactMissingError(
@@ -84,7 +88,7 @@ def live_model(
                 _take_baseline(store, model.version)
         current = store.current_model()
         workers = store.workers()
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "model_version": str(current),
             "decision": decision,
@@ -145,15 +149,19 @@ def _sample(store: StateStore) -> list[tuple[str, UserState]]:
     owners=["team:segmentation"],
     code_version="1",
     description="How the stream is doing: lag, pace, latency, dead letters, drift, segments over the hours, engagement "
-    "before and after a change.",
+    "before and after a change. Nothing where no stream was set up.",
+    output_required=False,
 )
 def live_health(
     context: dg.AssetExecutionContext,
     state_store: StateStoreResource,
     settings: SettingsResource,
     io_manager: dg.ResourceParam[ArtifactIOManager],
-) -> dg.Output[LiveHealth]:
+) -> Iterator[dg.Output[LiveHealth]]:
     """Take stock, and leave the record in the state store as well."""
+    if missing := state_store.missing():
+        context.log.warning(missing)
+        return
     chosen = settings.load()
     with state_store.store() as store:
         model = _current(store)
@@ -167,7 +175,7 @@ def live_health(
             _changed(store, model.version, chosen.stream),
         )
         store.keep(HEALTH, numbers.encode_health(found))
-    return dg.Output(found, metadata=_told(found, chosen.drift.max_psi))
+    yield dg.Output(found, metadata=_told(found, chosen.drift.max_psi))
 
 
 def _current(store: StateStore) -> LiveModel:

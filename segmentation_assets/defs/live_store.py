@@ -51,6 +51,16 @@ class StateStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         return found.url
 
+    def missing(self) -> str | None:
+        """Why there is nothing to ask, where nobody has set a stream up here; None where there is something."""
+        if self.url:
+            return None
+        try:
+            self.address()
+        except StoreUnavailable as error:
+            return str(error)
+        return None
+
     @contextmanager
     def store(self) -> Iterator[StateStore]:
         """The store, closed at the end.

@@ -42,6 +42,7 @@ from segmentation_assets.paths import DataDir
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.05
+_DYING_SECONDS = 3.0
 _ATTEMPTS = 3  # when others take a port between the moment it was found free and the moment the server takes it
 
 
@@ -328,7 +329,9 @@ class ChildService(LocalService):
         rotate(self.files.log)
         said_before = self.files.log.stat().st_size if self.files.log.exists() else 0
         for attempt in range(1, _ATTEMPTS + 1):
-            ports = _free_ports(self.files.last_ports, self.ports, self.number_of_ports)
+            # A killed process lets go of its sockets when its last thread is gone, a moment after it is a zombie.
+            patience = _DYING_SECONDS if attempt == 1 and ServiceState.read(self.files.state) is not None else 0.0
+            ports = _free_ports(self.files.last_ports, self.ports, self.number_of_ports, patience)
             if len(ports) < self.number_of_ports:
                 raise ServiceError(
                     f"All ports from {self.ports[0]} to {self.ports[-1]} are taken: {self.name} needs one.",
@@ -430,17 +433,20 @@ def _address(state: ServiceState) -> str:
     return f"127.0.0.1:{state.ports[0]}"
 
 
-def _free_ports(remembered: Path, allowed: range, number: int) -> list[int]:
+def _free_ports(remembered: Path, allowed: range, number: int, patience: float = 0.0) -> list[int]:
     """The ports used last where they are free, else the first free ones. Fewer when there are not enough.
 
     Each folder begins to look at a place of its own: the port of a server that was killed is then not what the next
-    new one takes.
+    new one takes. For those used last it is waited, for so many seconds in all.
     """
     begin = zlib.crc32(str(remembered).encode()) % len(allowed)
     try:
         last = [int(port) for port in json.loads(remembered.read_text()) if int(port) in allowed]
     except (OSError, ValueError, TypeError):
         last = []
+    deadline = time.monotonic() + patience
+    while not all(map(is_free, last)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     found: list[int] = []
     for port in dict.fromkeys([*last, *allowed[begin:], *allowed[:begin]]):
         if len(found) == number:

@@ -9,6 +9,7 @@ knows it again. Of several workers one tells, whoever holds the lock.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -26,6 +27,7 @@ BATCH = 1_000
 LOCK_SECONDS = 15
 IDLE_SECONDS = 0.2
 LONGEST_WAIT = 10.0
+LAST_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Teller(threading.Thread):
         self.problem: str | None = None
 
     def stop(self) -> None:
-        """Tell what is under way, then end."""
+        """Tell what is there, as far as it can be told within a few seconds, then end."""
         self._stopped.set()
 
     def run(self) -> None:
@@ -81,6 +83,11 @@ class Teller(threading.Thread):
                 wait = 0.0 if told >= BATCH else IDLE_SECONDS
             if wait:
                 self._stopped.wait(wait)
+        deadline = time.monotonic() + LAST_SECONDS
+        with suppress(Exception):  # what cannot be told now is told by whoever comes next
+            while self.tell_once() and time.monotonic() < deadline:
+                pass
+            self._store.lock(f"tell:{self._place}", self._owner, 0)
 
     def tell_once(self) -> int:
         """Tell the next ones on; how many that were.

@@ -555,7 +555,7 @@ def test_dev_serves_the_ui_and_takes_everything_with_it_when_it_ends(
         with urllib.request.urlopen(request, timeout=60) as answer:
             return {node["assetKey"]["path"][-1] for node in json.load(answer)["data"]["assetNodes"]}
 
-    assert assets() == set(ASSETS) | set(USER_ASSETS)
+    assert assets() == set(ASSETS) | set(USER_ASSETS) | {"live_model", "live_health"}
     before = segments.processes()
     assert any("elasticsearch_node" in " ".join(p.cmdline()) for p in before)
     assert len(before) > 3

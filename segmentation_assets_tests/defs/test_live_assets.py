@@ -270,16 +270,26 @@ def test_users_who_moved_since_the_model_came_are_counted(group: Live) -> None:
     assert found.changed_share > 0.5
 
 
-def test_without_a_store_the_error_says_how_to_start_one_and_names_no_password(group: Live) -> None:
+def test_where_no_stream_was_set_up_there_is_nothing_to_do(group: Live) -> None:
+    """Whoever materializes everything has no failed run for it, and no record of what was not there."""
     group.has_run()
-    for url, said in ((None, "segments services start redis"), (f"redis://:{SECRET}@127.0.0.1:1/0", "")):
-        away = StateStoreResource(url=url, data_dir=str(group.data.root))
-        result = group.run("live_model", state_store=away)
-        assert not result.success
-        assert said in problem(result)
-        assert SECRET not in "".join(
-            str(e.step_failure_data.error.to_string()) for e in result.all_events if e.is_step_failure
-        )
+    nowhere = StateStoreResource(data_dir=str(group.data.root / "elsewhere"))
+    for name in ("live_model", "live_health"):
+        result = group.run(name, state_store=nowhere)
+        assert result.success
+        assert not result.get_asset_materialization_events()
+        assert not result.get_asset_check_evaluations()
+
+
+def test_a_store_that_is_away_is_an_error_that_names_no_password(group: Live) -> None:
+    group.has_run()
+    away = StateStoreResource(url=f"redis://:{SECRET}@127.0.0.1:1/0", data_dir=str(group.data.root))
+    result = group.run("live_model", state_store=away)
+    assert not result.success
+    assert "segments services start" in problem(result)
+    assert SECRET not in "".join(
+        str(e.step_failure_data.error.to_string()) for e in result.all_events if e.is_step_failure
+    )
     wrong = group.run("live_model", state_store=StateStoreResource(url=f"http://{SECRET}"))
     assert "SEGMENTS_REDIS_URL is no address" in problem(wrong)
     assert SECRET not in problem(wrong)

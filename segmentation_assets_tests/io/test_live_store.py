@@ -416,6 +416,14 @@ def test_a_lock_is_held_by_one(store: StateStore) -> None:
     assert not store.lock("tell", "w1", 60)
 
 
+def test_a_lock_that_is_given_back_is_the_next_ones(store: StateStore) -> None:
+    assert store.lock("tell", "a", 60)
+    assert not store.lock("tell", "b", 0)
+    assert not store.lock("tell", "b", 60)
+    assert store.lock("tell", "a", 0)
+    assert store.lock("tell", "b", 60)
+
+
 def test_bytes_are_kept_under_a_name(store: StateStore) -> None:
     assert store.kept("clusters") is None
     store.keep("clusters", b"\x00\xff")

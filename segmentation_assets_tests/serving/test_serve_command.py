@@ -68,7 +68,7 @@ def test_without_keys_it_does_not_listen_to_others(tmp_path: Path, redis_url: st
 def test_without_a_store_it_says_what_to_start(tmp_path: Path) -> None:
     done = run("--data-dir", str(tmp_path))
     assert done.returncode != 0
-    assert "segments services start redis" in done.stderr
+    assert "segments services start redis" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("address", ["http://user:secret@127.0.0.1:1", "redis://:secret@127.0.0.1:1/0"])

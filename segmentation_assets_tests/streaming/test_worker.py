@@ -95,7 +95,7 @@ def test_everything_is_counted_once_and_users_are_where_a_plain_pass_puts_them(
     assert (applied, late) == (len(events), 0)
     assert store.totals()["events"] == len(events)
     assert worker.metrics.said()["applied"] == len(events)
-    assert {store.claim(f"p/{part}").position for part in range(3)} == {
+    assert {store.claim(f"segments/p/{part}").position for part in range(3)} == {
         str(len(records)) for records in by_user(events, 3).values()
     }
 
@@ -141,7 +141,7 @@ def test_records_that_lead_to_nothing_are_passed_by(batch: Batch) -> None:
     store, sink = store_with(batch.model), ScriptedSink()
     source = ScriptedSource({"p/0": [b"no json", hover, b"{", hover]}, [1])
     run(source, store, sink)
-    assert store.claim("p/0").position == "4"
+    assert store.claim("segments/p/0").position == "4"
     assert store.totals() == {"dead": 2, "other": 2}
     assert [value for _, value, _ in sink.sent[DEAD]] == [b"no json", b"{"]
 
@@ -198,7 +198,7 @@ def test_while_it_is_held_the_position_stays_and_the_report_says_why(batch: Batc
     finally:
         worker.stop()
         thread.join(30)
-    assert store.claim("p/0").position == "20"
+    assert store.claim("segments/p/0").position == "20"
 
 
 def test_a_sink_that_refuses_at_once_is_not_asked_without_pause(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ class StateStore(Protocol):
         """Note it; changes that every sink has told on may be forgotten, but for the newest 10,000."""
 
     def lock(self, name: str, owner: str, seconds: int) -> bool:
-        """Hold, or go on holding, a lock for so long; False while somebody else does."""
+        """Hold, or go on holding, a lock for so long (0: give it back); False while somebody else does."""
 
     # --- what else a worker keeps ------------------------------------------------------------------------------------
 

@@ -342,6 +342,9 @@ class MemoryStore:
             holder, until = self._locks.get(name, (owner, 0.0))
             if holder != owner and until > now:
                 return False
+            if not seconds:
+                self._locks.pop(name, None)
+                return True
             self._locks[name] = owner, now + seconds
             return True
 
