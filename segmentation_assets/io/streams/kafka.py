@@ -214,7 +214,9 @@ class KafkaSource:
         codes = self._kafka.KafkaError
         if error.code() in (codes.TOPIC_AUTHORIZATION_FAILED, codes.GROUP_AUTHORIZATION_FAILED):
             raise _unreachable(error, self._servers, SourceUnavailable)
-        if error.code() == codes._AUTO_OFFSET_RESET and number in self._next:
+        # It can be told twice, of before and after all partitions were assigned anew for the sake of another one.
+        beginning = self._kafka.OFFSET_BEGINNING
+        if error.code() == codes._AUTO_OFFSET_RESET and self._next.get(number, beginning) != beginning:
             _log.warning("%s: the position is no longer there; reading goes on with the earliest", self._name(number))
             self.lost_positions += 1
             return [number]
