@@ -374,7 +374,7 @@ def test_a_broker_that_nobody_answers_for_is_one_clear_error() -> None:
 def test_a_broker_that_goes_away_and_comes_back_is_no_error_for_a_source(
     broker: LocalKafka, servers: str, topic: str, sink: KafkaSink
 ) -> None:
-    impatient = KafkaSink(servers, seconds=1.5)
+    impatient = KafkaSink(servers, seconds=5.0)  # enough for a busy machine to connect
     impatient.send(topic, some(20))
     reader = Reader(servers, topic, "g1", {})
     reader.until(lambda: len(reader.read) >= 20)
